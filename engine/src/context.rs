@@ -1,0 +1,187 @@
+//! What a running stage sees: its inputs, its output folders, and a way to say how far it is.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use serde_json::Value;
+
+use crate::{
+    job::{InputFiles, Job, JobInput, JobReport, JobRow},
+    stage::{PathParam, StageError},
+};
+
+/// Hears how a job goes on.
+pub trait Reporter: Send + Sync {
+    /// `done` of `total` (0: unknown) `unit`s ("step", "prompt") are done.
+    fn progress(&self, done: u64, total: u64, unit: &'static str);
+    /// A line for the stage's log.
+    fn note(&self, line: &str);
+    /// A line for the log that the researcher should see without asking.
+    fn warn(&self, line: &str);
+}
+
+/// A stage's view of its job.
+pub struct Context<'a> {
+    job: &'a Job,
+    reporter: &'a dyn Reporter,
+    cancelled: &'a AtomicBool,
+    report: Mutex<JobReport>,
+}
+
+impl<'a> Context<'a> {
+    /// For executors, and for tests of kinds.
+    pub fn new(job: &'a Job, reporter: &'a dyn Reporter, cancelled: &'a AtomicBool) -> Self {
+        Self { job, reporter, cancelled, report: Mutex::default() }
+    }
+
+    /// The job itself.
+    pub fn job(&self) -> &Job {
+        self.job
+    }
+
+    /// The result at the port `port`.
+    ///
+    /// # Errors
+    /// If nothing, or a table, is linked to it: then the kind declared the port otherwise than it reads it.
+    pub fn input(&self, port: &str) -> Result<&InputFiles, StageError> {
+        self.optional(port)?.ok_or_else(|| StageError::failed(format!("nothing is linked to the input `{port}`")))
+    }
+
+    /// The result at the port `port`, or `None` if nothing is linked to it.
+    ///
+    /// # Errors
+    /// If a table is linked to it.
+    pub fn optional(&self, port: &str) -> Result<Option<&InputFiles>, StageError> {
+        match self.job.inputs.get(port) {
+            None => Ok(None),
+            Some(JobInput::One(files)) => Ok(Some(files)),
+            Some(JobInput::Table(_)) => {
+                Err(StageError::failed(format!("input `{port}` takes one result, not a table")))
+            }
+        }
+    }
+
+    /// The rows at the port `port`; a single result is a table of one row without coordinates; empty if not linked.
+    pub fn table(&self, port: &str) -> Vec<JobRow> {
+        match self.job.inputs.get(port) {
+            None => Vec::new(),
+            Some(JobInput::One(files)) => vec![JobRow { coords: Vec::new(), input: Some(files.clone()) }],
+            Some(JobInput::Table(rows)) => rows.clone(),
+        }
+    }
+
+    /// The files behind a path param.
+    ///
+    /// # Errors
+    /// If the param is not one of this job's.
+    pub fn files(&self, param: &PathParam) -> Result<&InputFiles, StageError> {
+        self.job.files.get(&param.0).ok_or_else(|| StageError::failed(format!("no files behind `{}`", param.0)))
+    }
+
+    /// The folder of the output port `port`, made on first use.
+    ///
+    /// # Errors
+    /// If it can't be made.
+    pub fn output(&self, port: &'static str) -> Result<Output<'_, 'a>, StageError> {
+        let dir = self.job.scratch.join("out").join(port);
+        fs::create_dir_all(&dir).map_err(StageError::io(&dir))?;
+        Ok(Output { ctx: self, port, dir })
+    }
+
+    /// Says how far the job is; cheap enough to call for every step. Fails once the run is cancelled, so that a
+    /// loop which reports its progress also stops when it should.
+    ///
+    /// # Errors
+    /// [`StageError::Cancelled`].
+    pub fn progress(&self, done: usize, total: usize, unit: &'static str) -> Result<(), StageError> {
+        self.reporter.progress(done as u64, total as u64, unit);
+        if self.cancelled.load(Ordering::Relaxed) { Err(StageError::Cancelled) } else { Ok(()) }
+    }
+
+    /// Adds a line to the stage's log.
+    pub fn note(&self, line: impl AsRef<str>) {
+        self.reporter.note(line.as_ref());
+    }
+
+    /// Adds a line to the log and shows it.
+    pub fn warn(&self, line: impl AsRef<str>) {
+        self.reporter.warn(line.as_ref());
+    }
+
+    /// Records a small fact beside the result: it is shown by `status` and compared by `diff`. Same inputs must give
+    /// the same facts: no times.
+    pub fn summary(&self, name: &str, value: impl Into<Value>) {
+        self.report.lock().expect("no panic while held").summary.insert(name.to_owned(), value.into());
+    }
+
+    /// What the stage reported; for executors.
+    pub fn into_report(self) -> JobReport {
+        self.report.into_inner().expect("no panic while held")
+    }
+}
+
+/// The folder of one output port.
+pub struct Output<'c, 'a> {
+    ctx: &'c Context<'a>,
+    port: &'static str,
+    dir: PathBuf,
+}
+
+impl Output<'_, '_> {
+    /// The folder; whatever lies in it when the stage ends is the output.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Writes the file `name`.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) -> Result<(), StageError> {
+        let path = self.dir.join(name);
+        fs::write(&path, bytes).map_err(StageError::io(path))
+    }
+
+    /// Writes `rows` as JSON Lines.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn write_jsonl<T: serde::Serialize>(
+        &self,
+        name: &str,
+        rows: impl IntoIterator<Item = T>,
+    ) -> Result<(), StageError> {
+        let mut text = Vec::new();
+        for row in rows {
+            serde_json::to_writer(&mut text, &row).map_err(|error| StageError::failed(error.to_string()))?;
+            text.push(b'\n');
+        }
+        self.write(name, text)
+    }
+
+    /// Makes the files of `input` part of this output under `prefix` (empty, or ending in `/`), without copying them.
+    pub fn include(&self, prefix: &str, input: &InputFiles) {
+        let mut report = self.ctx.report.lock().expect("no panic while held");
+        let port: &mut BTreeMap<_, _> = report.included.entry(self.port.to_owned()).or_default();
+        port.extend(input.files.iter().map(|(name, file)| (format!("{prefix}{name}"), file.clone())));
+    }
+}
+
+/// Reads a JSON Lines file.
+///
+/// # Errors
+/// With path and line number.
+pub fn read_jsonl<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>, StageError> {
+    let text = fs::read_to_string(path).map_err(StageError::io(path))?;
+    let parse = |(i, line): (usize, &str)| {
+        serde_json::from_str(line).map_err(|error| StageError::failed(format!("{}:{}: {error}", path.display(), i + 1)))
+    };
+    text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()).map(parse).collect()
+}
