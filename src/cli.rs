@@ -1,0 +1,179 @@
+//! The command line: clap types only.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Declarative, incremental pipelines for experiments on language models.
+///
+/// Exit codes: 0 done; 1 a stage failed, or an audited file is not intact; 2 the declaration or the call is wrong;
+/// 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "palinode", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) talk: Talk,
+}
+
+/// How much is said on stderr, and in which form.
+#[derive(Debug, Args)]
+pub(crate) struct Talk {
+    /// Say more: -v each stage's notes, -vv what the engine decides.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// The form of what is said on stderr.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// Lines and progress bars for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphFormat {
+    Mermaid,
+    Dot,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Bring a pipeline, or a part of it, up to date.
+    Run(Run),
+    /// Say what `run` would do, and why; does nothing.
+    Plan(Plan),
+    /// Each stage on one line: fresh, stale, never run.
+    Status(Status),
+    /// Why a stage will run again, or where its cached result came from.
+    Why(Why),
+    /// Draw the pipeline.
+    Graph(Graph),
+    /// Ask a figure where it came from, and whether it was altered.
+    Audit(Audit),
+    /// The stage kinds with their ports and params.
+    Kinds(Kinds),
+    /// The log of a stage's last run.
+    Logs(Logs),
+}
+
+/// A pipeline, with overrides.
+#[derive(Debug, Args)]
+pub(crate) struct Pipeline {
+    /// The pipeline's YAML file.
+    #[arg(value_name = "PIPELINE")]
+    pub(crate) file: PathBuf,
+    /// Override a value of the file: `params.model=./weights`, `axes.seed=[0]`. The value is YAML; paths are relative
+    /// to the current folder.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// The cache's folder [default: `.palinode` beside the pipeline].
+    #[arg(long, value_name = "DIR", env = "PALINODE_CACHE")]
+    pub(crate) cache: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) pipeline: Pipeline,
+    /// What to bring up to date: `tuned`, `tuned+` (with all downstream), `'tuned[rank=8]'`, `'fig*'` [default: all].
+    #[arg(value_name = "TARGET")]
+    pub(crate) targets: Vec<String>,
+    /// Stages at once [default: as many as there are CPUs].
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) jobs: Option<u16>,
+    /// Run this stage again though its result is cached.
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) force: Vec<String>,
+    /// Where figures and tables are published [default: `out` beside the pipeline].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// The form of the summary on stdout.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Plan {
+    #[command(flatten)]
+    pub(crate) pipeline: Pipeline,
+    /// As for `run`.
+    #[arg(value_name = "TARGET")]
+    pub(crate) targets: Vec<String>,
+    /// As for `run`.
+    #[arg(long, value_name = "STAGE")]
+    pub(crate) force: Vec<String>,
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) pipeline: Pipeline,
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Why {
+    #[command(flatten)]
+    pub(crate) pipeline: Pipeline,
+    /// A stage, or one instance of it: `'tuned[rank=8,seed=1]'`.
+    #[arg(value_name = "STAGE")]
+    pub(crate) stage: String,
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Graph {
+    #[command(flatten)]
+    pub(crate) pipeline: Pipeline,
+    #[arg(long, value_enum, default_value_t = GraphFormat::Mermaid)]
+    pub(crate) format: GraphFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    /// A published figure: SVG or PNG, wherever it lies and whatever its name.
+    #[arg(value_name = "FIGURE")]
+    pub(crate) figure: PathBuf,
+    /// A cache in which to look for the results that the figure names.
+    #[arg(long, value_name = "DIR", env = "PALINODE_CACHE")]
+    pub(crate) cache: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Kinds {
+    /// Only these kinds.
+    #[arg(value_name = "KIND")]
+    pub(crate) names: Vec<String>,
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    #[command(flatten)]
+    pub(crate) pipeline: Pipeline,
+    /// A stage, or one instance of it.
+    #[arg(value_name = "STAGE")]
+    pub(crate) stage: String,
+}
