@@ -1,1 +1,25 @@
-//! placeholder
+//! Language models on burn: GPT-2 and Llama from and to Hugging Face folders, LoRA, training, decoding, taps on the
+//! residual stream. Results on the CPU do not depend on batch size, order or thread count.
+//!
+//! | module | what for |
+//! |---|---|
+//! | [`config`], [`files`], [`weights`] | a model's folder |
+//! | [`layers`] | linear with LoRA, norms, attention, cache; the hot operations in [`layers::ops`] |
+//! | [`gpt2`], [`llama`], [`model`] | the families, and one type over them |
+//! | [`rng`] | counter-based random numbers |
+
+pub mod config;
+mod error;
+pub mod files;
+pub mod gpt2;
+pub mod layers;
+pub mod llama;
+pub mod model;
+pub mod rng;
+pub mod weights;
+
+pub use config::{ConfigError, Family, ModelConfig};
+pub use error::{ModelError, Result};
+pub use files::ModelFiles;
+pub use layers::{Batch, DropoutKey};
+pub use model::CausalLm;

@@ -1,0 +1,104 @@
+//! What can go wrong with a model's files, and in what words.
+
+use std::path::PathBuf;
+
+/// An error of reading, writing or building a model.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A file that the model needs isn't among its files.
+    #[error("the model has no `{name}`")]
+    MissingFile {
+        /// Name relative to the model's folder.
+        name: String,
+    },
+    /// A file could not be read or written.
+    #[error("can't access {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A JSON file that doesn't parse.
+    #[error("`{name}` is not valid: {reason}")]
+    Json {
+        /// Name relative to the model's folder.
+        name: String,
+        /// The parser's words.
+        reason: String,
+    },
+    /// A config that this program has no model for.
+    #[error("{0}")]
+    Config(#[from] crate::config::ConfigError),
+    /// A safetensors file that is cut off or otherwise broken.
+    #[error("`{name}` is not a whole safetensors file: {reason}")]
+    BrokenTensors {
+        /// Name relative to the model's folder.
+        name: String,
+        /// The parser's words.
+        reason: String,
+    },
+    /// A tensor that the config calls for and no file holds.
+    #[error("the weights lack the tensor `{name}`")]
+    MissingTensor {
+        /// Hugging Face name.
+        name: String,
+    },
+    /// Tensors in the files that the model has no place for.
+    #[error("the weights hold tensors that a {family} model has no place for: {}", .names.join(", "))]
+    ExtraTensors {
+        /// Model family.
+        family: &'static str,
+        /// Names as in the files.
+        names: Vec<String>,
+    },
+    /// A tensor whose shape disagrees with the config.
+    #[error("the tensor `{name}` has shape {found:?}, the config calls for {expected:?}")]
+    WrongShape {
+        /// Hugging Face name.
+        name: String,
+        /// Shape by the config.
+        expected: Vec<usize>,
+        /// Shape in the file.
+        found: Vec<usize>,
+    },
+    /// An element type other than f32, f16 and bf16.
+    #[error("the tensor `{name}` is stored as {dtype}; f32, f16 and bf16 can be read")]
+    ElementType {
+        /// Hugging Face name.
+        name: String,
+        /// safetensors' word for it.
+        dtype: String,
+    },
+    /// More tokens than the model has positions for.
+    #[error("{length} tokens do not fit the model's context of {context}")]
+    ContextLength {
+        /// Tokens asked for.
+        length: usize,
+        /// What the model has.
+        context: usize,
+    },
+    /// A token id outside the vocabulary.
+    #[error("token id {id} is outside the vocabulary of {vocab}")]
+    TokenId {
+        /// The id.
+        id: u32,
+        /// Vocabulary size of the model.
+        vocab: usize,
+    },
+    /// A batch with no rows or no tokens, or with a row of another length than its mask.
+    #[error("a batch needs at least one row, and rows of at least one token")]
+    EmptyBatch,
+    /// The tokenizer's own words.
+    #[error("tokenizer: {0}")]
+    Tokenizer(String),
+}
+
+impl ModelError {
+    pub(crate) fn io(path: impl Into<PathBuf>, source: std::io::Error) -> Self {
+        ModelError::Io { path: path.into(), source }
+    }
+}
+
+/// Shorthand of this crate.
+pub type Result<T> = std::result::Result<T, ModelError>;

@@ -1,0 +1,173 @@
+//! GPT-2 (Radford et al. 2019). Fields are named as the tensors in Hugging Face's files, so a parameter's path in
+//! this module is its name there.
+
+use burn::module::Module;
+use burn::tensor::{Device, Tensor};
+
+use crate::config::ModelConfig;
+use crate::error::Result;
+use crate::layers::{AttentionShape, Embedding, KvCache, LayerNorm, Linear, Pass, attend, ops};
+use crate::weights::Source;
+
+/// The language model: body and unembedding (the embedding itself, if tied).
+#[derive(Module, Debug)]
+pub struct Gpt2 {
+    /// The body.
+    pub transformer: Transformer,
+    /// Unembedding, if it is not tied to the embedding.
+    pub lm_head: Option<Linear>,
+}
+
+/// Embeddings, blocks, final norm.
+#[derive(Module, Debug)]
+pub struct Transformer {
+    /// Tokens.
+    pub wte: Embedding,
+    /// Positions.
+    pub wpe: Embedding,
+    /// Blocks.
+    pub h: Vec<Block>,
+    /// Final norm.
+    pub ln_f: LayerNorm,
+}
+
+/// Attention and MLP, each behind a norm and beside the residual stream.
+#[derive(Module, Debug)]
+pub struct Block {
+    /// Before attention.
+    pub ln_1: LayerNorm,
+    /// Attention.
+    pub attn: Attention,
+    /// Before the MLP.
+    pub ln_2: LayerNorm,
+    /// MLP.
+    pub mlp: Mlp,
+}
+
+/// Self-attention.
+#[derive(Module, Debug)]
+pub struct Attention {
+    /// Fused q|k|v.
+    pub c_attn: Linear,
+    /// Back to the stream.
+    pub c_proj: Linear,
+    #[module(skip)]
+    heads: usize,
+}
+
+/// The MLP.
+#[derive(Module, Debug)]
+pub struct Mlp {
+    /// Up.
+    pub c_fc: Linear,
+    /// Down.
+    pub c_proj: Linear,
+}
+
+impl Gpt2 {
+    pub(crate) fn build(config: &ModelConfig, source: &mut impl Source, device: &Device) -> Result<Self> {
+        let ModelConfig { hidden, inner, vocab_size, context, norm_eps, initializer_range: std, .. } = *config;
+        let residual = std / (2.0 * config.layers as f64).sqrt();
+        let block = |at: usize, source: &mut dyn FnMut(&str, [usize; 2], f64) -> Result<Linear>| {
+            let linear = |name: &str| format!("transformer.h.{at}.{name}");
+            Ok::<_, crate::ModelError>((
+                Attention {
+                    c_attn: source(&linear("attn.c_attn"), [hidden, 3 * hidden], std)?,
+                    c_proj: source(&linear("attn.c_proj"), [hidden, hidden], residual)?,
+                    heads: config.heads,
+                },
+                Mlp {
+                    c_fc: source(&linear("mlp.c_fc"), [hidden, inner], std)?,
+                    c_proj: source(&linear("mlp.c_proj"), [inner, hidden], residual)?,
+                },
+            ))
+        };
+        let mut h = Vec::with_capacity(config.layers);
+        for at in 0..config.layers {
+            let (attn, mlp) = block(at, &mut |path, shape, std| source.linear(path, shape, false, true, std, device))?;
+            let mut norm = |name| source.layer_norm(&format!("transformer.h.{at}.{name}"), hidden, norm_eps, device);
+            h.push(Block { ln_1: norm("ln_1")?, attn, ln_2: norm("ln_2")?, mlp });
+        }
+        let transformer = Transformer {
+            wte: source.embedding("transformer.wte", [vocab_size, hidden], std, device)?,
+            wpe: source.embedding("transformer.wpe", [context, hidden], std, device)?,
+            h,
+            ln_f: source.layer_norm("transformer.ln_f", hidden, norm_eps, device)?,
+        };
+        let lm_head = match config.tied {
+            true => None,
+            false => Some(source.linear("lm_head", [hidden, vocab_size], true, false, std, device)?),
+        };
+        Ok(Gpt2 { transformer, lm_head })
+    }
+
+    /// The residual stream behind the last block, rows `[batch * seq, hidden]`. `tap` sees the stream before each
+    /// block.
+    pub(crate) fn run(
+        &self,
+        pass: &Pass,
+        mut cache: Option<&mut KvCache>,
+        tap: &mut dyn FnMut(&Tensor<2>),
+    ) -> Tensor<2> {
+        let body = &self.transformer;
+        let [rows, seq] = pass.dims;
+        let tokens = body.wte.forward(pass.ids.clone());
+        let mut x = match &pass.positions {
+            Some(positions) => tokens + body.wpe.forward(positions.clone()),
+            None => {
+                let width = tokens.dims()[1];
+                let positions: Tensor<3> = body.wpe.range(pass.start, seq).unsqueeze();
+                (tokens.reshape([rows, seq, width]) + positions).reshape([rows * seq, width])
+            }
+        };
+        for (layer, block) in body.h.iter().enumerate() {
+            tap(&x);
+            x = block.forward(x, pass, cache.as_deref_mut().map(|cache| (cache, layer)));
+        }
+        x
+    }
+
+    /// Final norm and unembedding of rows.
+    pub(crate) fn unembed(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
+        let x = self.transformer.ln_f.forward(x);
+        match &self.lm_head {
+            Some(head) => head.forward(x, pass),
+            None => self.transformer.wte.unembed(x),
+        }
+    }
+
+    pub(crate) fn each_linear(&mut self, visit: &mut dyn FnMut(&str, &mut Linear)) {
+        for (at, block) in self.transformer.h.iter_mut().enumerate() {
+            visit(&format!("transformer.h.{at}.attn.c_attn"), &mut block.attn.c_attn);
+            visit(&format!("transformer.h.{at}.attn.c_proj"), &mut block.attn.c_proj);
+            visit(&format!("transformer.h.{at}.mlp.c_fc"), &mut block.mlp.c_fc);
+            visit(&format!("transformer.h.{at}.mlp.c_proj"), &mut block.mlp.c_proj);
+        }
+        if let Some(head) = &mut self.lm_head {
+            visit("lm_head", head);
+        }
+    }
+}
+
+impl Block {
+    fn forward(&self, x: Tensor<2>, pass: &Pass, cache: Option<(&mut KvCache, usize)>) -> Tensor<2> {
+        let x = x.clone() + self.attn.forward(self.ln_1.forward(x), pass, cache);
+        x.clone() + self.mlp.forward(self.ln_2.forward(x), pass)
+    }
+}
+
+impl Attention {
+    fn forward(&self, x: Tensor<2>, pass: &Pass, cache: Option<(&mut KvCache, usize)>) -> Tensor<2> {
+        let width = x.dims()[1];
+        let qkv = self.c_attn.forward(x, pass);
+        let part = |at: usize| qkv.clone().narrow(1, at * width, width);
+        let shape = AttentionShape { heads: self.heads, kv_heads: self.heads, head: width / self.heads };
+        self.c_proj.forward(attend([part(0), part(1), part(2)], shape, pass, None, cache), pass)
+    }
+}
+
+impl Mlp {
+    fn forward(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
+        self.c_proj.forward(ops::gelu_new(self.c_fc.forward(x, pass)), pass)
+    }
+}

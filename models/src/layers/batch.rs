@@ -1,0 +1,170 @@
+//! What goes into a forward pass: token ids with padding, and what all layers of one pass share.
+
+use burn::tensor::{Device, Int, Tensor};
+
+use super::ops;
+use crate::error::{ModelError, Result};
+
+/// Token ids `[rows, seq]` with a mask that says which are real. Holds no tensors: one batch serves any device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Batch {
+    ids: Vec<u32>,
+    mask: Vec<bool>,
+    rows: usize,
+    seq: usize,
+    dropout: Option<DropoutKey>,
+}
+
+/// Names the dropout masks of one training step; without it a pass drops nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DropoutKey {
+    /// Seed of the training run.
+    pub seed: u64,
+    /// Number of the forward pass in that run.
+    pub step: u64,
+}
+
+impl Batch {
+    /// From ids and mask, row after row.
+    pub fn new(ids: Vec<u32>, mask: Vec<bool>, [rows, seq]: [usize; 2]) -> Result<Self> {
+        if rows == 0 || seq == 0 || ids.len() != rows * seq || mask.len() != rows * seq {
+            return Err(ModelError::EmptyBatch);
+        }
+        Ok(Batch { ids, mask, rows, seq, dropout: None })
+    }
+
+    /// Rows of tokens, padded on the right to the longest (which costs attention no mask: no real token looks
+    /// to its right).
+    pub fn right_padded<R: AsRef<[u32]>>(rows: &[R], pad: u32) -> Result<Self> {
+        let seq = rows.iter().map(|row| row.as_ref().len()).max().unwrap_or(0);
+        let mut ids = Vec::with_capacity(rows.len() * seq);
+        let mut mask = Vec::with_capacity(rows.len() * seq);
+        for row in rows {
+            let row = row.as_ref();
+            ids.extend(row.iter().copied().chain(std::iter::repeat_n(pad, seq - row.len())));
+            mask.extend((0..seq).map(|at| at < row.len()));
+        }
+        Batch::new(ids, mask, [rows.len(), seq])
+    }
+
+    /// One row without padding.
+    pub fn single(ids: &[u32]) -> Result<Self> {
+        Batch::right_padded(&[ids], 0)
+    }
+
+    /// The same batch, with LoRA's dropout on.
+    pub fn with_dropout(self, key: DropoutKey) -> Self {
+        Batch { dropout: Some(key), ..self }
+    }
+
+    /// `[rows, seq]`.
+    pub fn dims(&self) -> [usize; 2] {
+        [self.rows, self.seq]
+    }
+
+    /// All ids, row after row.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// Which ids are real.
+    pub fn mask(&self) -> &[bool] {
+        &self.mask
+    }
+
+    /// Whether some real token stands to the right of padding.
+    fn padded_left(&self) -> bool {
+        self.mask.chunks(self.seq).any(|row| row.windows(2).any(|pair| !pair[0] && pair[1]))
+    }
+
+    /// Refuses ids and lengths that the model has no place for.
+    pub(crate) fn check(&self, start: usize, context: usize, vocab: usize) -> Result<()> {
+        if start + self.seq > context {
+            return Err(ModelError::ContextLength { length: start + self.seq, context });
+        }
+        match self.ids.iter().find(|&&id| id as usize >= vocab) {
+            Some(&id) => Err(ModelError::TokenId { id, vocab }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the layers of one forward pass share: made once, used by each.
+#[derive(Debug)]
+pub struct Pass {
+    /// `[rows, seq]`.
+    pub dims: [usize; 2],
+    /// How many tokens the cache held before.
+    pub start: usize,
+    /// Ids `[rows * seq]`.
+    pub ids: Tensor<1, Int>,
+    /// Positions `[rows * seq]`, given only where rows differ (padding on the left); else `start..start + seq`.
+    pub positions: Option<Tensor<1, Int>>,
+    /// Added to attention scores, broadcast over `[rows, heads, seq, keys]`; none for a single query.
+    pub bias: Option<Tensor<4>>,
+    /// Keys the dropout masks of training.
+    pub dropout: Option<DropoutKey>,
+}
+
+impl Pass {
+    /// Of no tokens: what the unembedding of given rows needs.
+    pub(crate) fn bare(device: &Device) -> Self {
+        let ids = ops::ints(Vec::new(), [0], device);
+        Pass { dims: [0, 0], start: 0, ids, positions: None, bias: None, dropout: None }
+    }
+
+    /// For a batch that follows `start` cached tokens. With a cache no padding is allowed, so rows agree.
+    pub fn new(batch: &Batch, start: usize, device: &Device) -> Self {
+        let Batch { rows, seq, .. } = *batch;
+        let ids = batch.ids.iter().map(|&id| id as i32).collect();
+        let left = start == 0 && batch.padded_left();
+        Pass {
+            dims: [rows, seq],
+            start,
+            ids: ops::ints(ids, [rows * seq], device),
+            positions: left.then(|| ops::ints(positions(batch), [rows * seq], device)),
+            bias: if left {
+                Some(ops::from_vec(padded_bias(batch), [rows, 1, seq, seq], device))
+            } else if seq > 1 {
+                Some(ops::from_vec(causal_bias(seq, start), [1, 1, seq, start + seq], device))
+            } else {
+                None
+            },
+            dropout: batch.dropout,
+        }
+    }
+}
+
+/// Number of real tokens before each one; padding gets 0.
+fn positions(batch: &Batch) -> Vec<i32> {
+    let row_positions = |row: &[bool]| {
+        let mut count = 0;
+        row.iter()
+            .map(|&real| {
+                if real {
+                    count += 1;
+                    count - 1
+                } else {
+                    0
+                }
+            })
+            .collect::<Vec<i32>>()
+    };
+    batch.mask.chunks(batch.seq).flat_map(row_positions).collect()
+}
+
+fn causal_bias(seq: usize, start: usize) -> Vec<f32> {
+    let keys = start + seq;
+    (0..seq * keys).map(|at| if at % keys <= start + at / keys { 0.0 } else { f32::MIN }).collect()
+}
+
+fn padded_bias(batch: &Batch) -> Vec<f32> {
+    let seq = batch.seq;
+    let mut bias = Vec::with_capacity(batch.rows * seq * seq);
+    for row in batch.mask.chunks(seq) {
+        for query in 0..seq {
+            bias.extend((0..seq).map(|key| if key <= query && row[key] { 0.0 } else { f32::MIN }));
+        }
+    }
+    bias
+}

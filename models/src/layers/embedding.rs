@@ -1,0 +1,35 @@
+//! A table of vectors, looked up by id; also the unembedding of models with tied embeddings.
+
+use burn::module::{Module, Param};
+use burn::tensor::{Int, Tensor};
+
+use super::ops;
+
+/// `[count, width]`.
+#[derive(Module, Debug)]
+pub struct Embedding {
+    /// `[count, width]`.
+    pub weight: Param<Tensor<2>>,
+}
+
+impl Embedding {
+    /// A table.
+    pub fn new(weight: Tensor<2>) -> Self {
+        Embedding { weight: Param::from_tensor(weight) }
+    }
+
+    /// Rows `[n, width]` for ids `[n]`.
+    pub fn forward(&self, ids: Tensor<1, Int>) -> Tensor<2> {
+        self.weight.val().select(0, ids)
+    }
+
+    /// The first rows from `start` on, without a gather.
+    pub fn range(&self, start: usize, count: usize) -> Tensor<2> {
+        self.weight.val().narrow(0, start, count)
+    }
+
+    /// Logits `[n, count]` of rows `[n, width]`: `x W^T`, without a copy of the table.
+    pub fn unembed(&self, x: Tensor<2>) -> Tensor<2> {
+        ops::linear(x, self.weight.val().transpose(), None)
+    }
+}

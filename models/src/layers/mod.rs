@@ -1,0 +1,19 @@
+//! The parts that models are built of. Activations travel as rows `[batch * seq, width]`, so that every
+//! linear layer is one 2-D matrix product; only attention looks at batch and heads.
+
+mod attention;
+mod batch;
+mod cache;
+mod embedding;
+mod linear;
+mod norm;
+pub mod ops;
+mod rope;
+
+pub use attention::{AttentionShape, attend};
+pub use batch::{Batch, DropoutKey, Pass};
+pub use cache::{KvCache, LayerCache};
+pub use embedding::Embedding;
+pub use linear::{Linear, LoraAdapter};
+pub use norm::{LayerNorm, RmsNorm};
+pub use rope::Rope;

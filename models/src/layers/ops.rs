@@ -1,0 +1,86 @@
+//! The hot operations, each in one place so that a fused form can take its place on a device that has one.
+//! Rows are independent in all of them: what a row comes to does not depend on how many others there are.
+
+use burn::tensor::{Device, Int, Shape, Tensor, TensorData, activation, module};
+
+/// Fewest rows that a product with a `[k, n]` weight is computed with. The CPU's matrix product takes another
+/// path, with another order of summation, for one row (matrix times vector), for very small outputs with a
+/// transposed weight, and for outputs within 64 x 64 whose inner size is split. Above these sizes the order
+/// depends on `k` and `n` alone, so a row gives the same bits in any batch.
+fn fewest_rows(k: usize, n: usize) -> usize {
+    const SMALL_OUTPUT: usize = 16 * 16;
+    const SMALL_SIDE: usize = 64;
+    const INNER_BLOCK: usize = 512;
+    let split_inner = if n <= SMALL_SIDE && k > INNER_BLOCK { SMALL_SIDE + 1 } else { 0 };
+    split_inner.max(SMALL_OUTPUT / n.max(1) + 1).max(2)
+}
+
+/// `x W + b` for rows `[m, k]`, a weight `[k, n]` (contiguous or transposed), a bias `[n]`.
+pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    let [rows, inner] = x.dims();
+    let fewest = fewest_rows(inner, weight.dims()[1]);
+    let product = if rows >= fewest {
+        x.matmul(weight)
+    } else {
+        let filler = Tensor::zeros([fewest - rows, inner], &x.device());
+        Tensor::cat(vec![x, filler], 0).matmul(weight).narrow(0, 0, rows)
+    };
+    match bias {
+        Some(bias) => product + bias.unsqueeze(),
+        None => product,
+    }
+}
+
+/// Layer normalisation of rows.
+pub fn layer_norm(x: Tensor<2>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<2> {
+    module::layer_norm(x, weight, Some(bias), eps)
+}
+
+/// Root-mean-square normalisation of rows.
+pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
+    let scale = x.clone().square().mean_dim(1).add_scalar(eps).sqrt().recip();
+    x * scale * weight.unsqueeze()
+}
+
+/// GELU by tanh, Hugging Face's `gelu_new`.
+pub fn gelu_new(x: Tensor<2>) -> Tensor<2> {
+    activation::gelu_approximate(x)
+}
+
+/// `silu(gate) * up`.
+pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
+    activation::silu(gate) * up
+}
+
+/// Scaled dot-product attention. `q` is `[batch, kv_heads, group * seq, head]` (the queries that share a key
+/// head one after another), `k` and `v` are `[batch, kv_heads, keys, head]`; `bias` is added to the scores
+/// `[batch, kv_heads * group, seq, keys]`.
+pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, group: usize, bias: Option<&Tensor<4>>) -> Tensor<4> {
+    let [batch, kv_heads, grouped, head] = q.dims();
+    let keys = k.dims()[2];
+    let scale = 1.0 / (head as f64).sqrt();
+    let mut scores = q.mul_scalar(scale).matmul(k.swap_dims(2, 3));
+    if let Some(bias) = bias {
+        let seq = grouped / group;
+        let by_head = scores.reshape([batch, kv_heads * group, seq, keys]) + bias.clone();
+        scores = by_head.reshape([batch, kv_heads, grouped, keys]);
+    }
+    activation::softmax(scores, 3).matmul(v)
+}
+
+/// Negative log-likelihood `[n]` of the targets `[n]` under logits `[n, vocab]`.
+pub fn token_nll(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
+    let rows = logits.dims()[0];
+    let log_probabilities = activation::log_softmax(logits, 1);
+    log_probabilities.gather(1, targets.unsqueeze_dim(1)).reshape([rows]).neg()
+}
+
+/// A float tensor from host memory.
+pub fn from_vec<const D: usize, S: Into<Shape>>(values: Vec<f32>, shape: S, device: &Device) -> Tensor<D> {
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
+
+/// An integer tensor from host memory.
+pub fn ints<const D: usize, S: Into<Shape>>(values: Vec<i32>, shape: S, device: &Device) -> Tensor<D, Int> {
+    Tensor::from_data(TensorData::new(values, shape), device)
+}
