@@ -1,0 +1,34 @@
+//! `palinode logs`: what a stage said when its result was made, or when it last failed.
+
+use std::fs;
+
+use palinode_engine::plan::{Decision, PlanOptions, plan as make_plan};
+
+use crate::{
+    cli::Logs,
+    exit::Exit,
+    output::{Failure, out},
+};
+
+pub(crate) fn logs(args: &Logs) -> Result<Exit, Failure> {
+    let graph = super::pipeline(&args.pipeline)?;
+    let selection = super::selection(&graph, std::slice::from_ref(&args.stage))?;
+    let cache = super::cache(&args.pipeline)?;
+    let plan = make_plan(&graph, &selection, &cache, &PlanOptions::default())
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    let wanted = super::instances(&graph, &args.stage)?;
+    let mut text = String::new();
+    for node in plan.nodes.iter().filter(|node| wanted.contains(&node.node)) {
+        let record = match &node.decision {
+            Decision::Hit(record) => Some(record.as_ref().clone()),
+            _ => node.last.and_then(|key| cache.record(&key).ok().flatten()),
+        };
+        text.push_str(&format!("== {}\n", node.address));
+        let log = record.and_then(|record| cache.locate(&record.log).ok().flatten());
+        match log.and_then(|path| fs::read_to_string(path).ok()) {
+            Some(log) => text.push_str(&log),
+            None => text.push_str("(no log: it never ran to its end, or its log is no longer in the cache)\n"),
+        }
+    }
+    out(&text)
+}

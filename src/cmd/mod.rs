@@ -1,0 +1,93 @@
+//! One file per command. Here: what they share.
+
+mod audit;
+mod graph;
+mod kinds;
+mod logs;
+mod plan;
+mod run;
+mod status;
+mod why;
+
+use std::path::{Path, PathBuf};
+
+use palinode_cache::Cache;
+use palinode_engine::{
+    graph::Graph,
+    registry::Registry,
+    select::Selection,
+    spec::{Overrides, load},
+};
+
+use crate::{
+    cli::{Cli, Command, Pipeline},
+    diagnostics,
+    exit::Exit,
+    output::Failure,
+};
+
+pub(crate) fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
+    match &cli.command {
+        Command::Run(args) => run::run(args, &cli.talk),
+        Command::Plan(args) => plan::plan(args),
+        Command::Status(args) => status::status(args),
+        Command::Why(args) => why::why(args),
+        Command::Graph(args) => graph::graph(args),
+        Command::Audit(args) => audit::audit(args),
+        Command::Kinds(args) => kinds::kinds(args),
+        Command::Logs(args) => logs::logs(args),
+    }
+}
+
+fn registry() -> Registry {
+    Registry::new(palinode_stages::kinds())
+}
+
+/// Reads the pipeline and applies the overrides; all its problems, drawn, are the failure.
+fn pipeline(args: &Pipeline) -> Result<Graph, Failure> {
+    let cwd = std::env::current_dir().map_err(|error| Failure::usage(format!("current folder: {error}")))?;
+    let overrides = Overrides::parse(&args.set, cwd).map_err(|error| {
+        Failure::usage(error.to_string()).hint("overrides look like `--set params.model=./weights` or `--set axes.seed=[0]`")
+    })?;
+    load(&args.file, &registry(), &overrides).map_err(|problems| Failure::usage(diagnostics::render(&problems)))
+}
+
+/// The part of the pipeline that `targets` name, with what it needs; all of it if there are none.
+fn selection(graph: &Graph, targets: &[String]) -> Result<Selection, Failure> {
+    graph.select(targets).map_err(|error| {
+        let failure = Failure::usage(error.to_string());
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    })
+}
+
+/// The pipeline's cache.
+fn cache(args: &Pipeline) -> Result<Cache, Failure> {
+    open(&args.cache.clone().unwrap_or_else(|| beside(&args.file, ".palinode")))
+}
+
+/// The instances of a stage that a name like `tuned` or `tuned[rank=8]` means, without what they need.
+fn instances(graph: &Graph, name: &str) -> Result<std::collections::BTreeSet<petgraph::graph::NodeIndex>, Failure> {
+    graph.named(name).map_err(|error| Failure::usage(error.to_string()))
+}
+
+fn open(root: &Path) -> Result<Cache, Failure> {
+    Cache::open(root).map_err(|error| Failure::usage(format!("cache: {error}")))
+}
+
+/// `name` in the folder of `file`.
+fn beside(file: &Path, name: &str) -> PathBuf {
+    file.parent().unwrap_or(Path::new("")).join(name)
+}
+
+/// Stages that `--force` names must exist.
+fn force(graph: &Graph, stages: &[String]) -> Result<std::collections::BTreeSet<String>, Failure> {
+    for stage in stages {
+        if !graph.order.iter().any(|node| graph.instance(*node).address.stage == *stage) {
+            return Err(Failure::usage(format!("--force: there is no stage `{stage}`")));
+        }
+    }
+    Ok(stages.iter().cloned().collect())
+}

@@ -1,0 +1,52 @@
+//! `palinode plan`: what `run` would do, and why.
+
+use std::fmt::Write as _;
+
+use palinode_engine::plan::{Decision, Plan, PlanOptions, plan as make_plan};
+
+use crate::{
+    cli::{self, Format},
+    exit::Exit,
+    output::{Failure, out},
+};
+
+pub(crate) fn plan(args: &cli::Plan) -> Result<Exit, Failure> {
+    let graph = super::pipeline(&args.pipeline)?;
+    let selection = super::selection(&graph, &args.targets)?;
+    let options = PlanOptions { force: super::force(&graph, &args.force)? };
+    let plan = make_plan(&graph, &selection, &super::cache(&args.pipeline)?, &options)
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    match args.format {
+        Format::Json => out(&format!("{:#}\n", serde_json::json!(plan))),
+        Format::Text => out(&text(&plan)),
+    }
+}
+
+fn text(plan: &Plan) -> String {
+    let mut text = String::new();
+    let mut counts = [0; 3];
+    for node in &plan.nodes {
+        let address = &node.address;
+        let _ = match &node.decision {
+            Decision::Hit(_) => {
+                counts[0] += 1;
+                writeln!(text, "cached   {address}")
+            }
+            Decision::Run { reason, .. } => {
+                counts[1] += 1;
+                writeln!(text, "run      {address}: {reason}")
+            }
+            Decision::Same { runs_as, .. } => {
+                counts[0] += 1;
+                writeln!(text, "same     {address}: the same result as {runs_as}")
+            }
+            Decision::May { reason, .. } => {
+                counts[2] += 1;
+                writeln!(text, "may run  {address}: {reason}")
+            }
+        };
+    }
+    let [cached, run, may] = counts;
+    let _ = writeln!(text, "{cached} cached, {run} to run, {may} may run");
+    text
+}
