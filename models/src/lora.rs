@@ -1,0 +1,346 @@
+//! Low-rank adapters on a model's linear layers: where they go, how they start, what they amount to.
+//!
+//! The layer itself ([`crate::layers::LoraAdapter`]) computes `x W + scale * (x A) B`; `A B` is formed only when
+//! adapters are merged into the weights.
+
+use std::collections::BTreeMap;
+
+use burn::module::Param;
+use burn::tensor::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Family;
+use crate::error::ModelError;
+use crate::layers::{LoraAdapter, ops};
+use crate::model::{CausalLm, values};
+use crate::rng::Stream;
+use crate::weights::transposed;
+
+/// What adapters look like.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoraConfig {
+    /// Width of the bottleneck.
+    pub rank: usize,
+    /// The adapter's output is scaled by `alpha / rank`.
+    pub alpha: f64,
+    /// Scale by `alpha / sqrt(rank)` instead (arXiv 2312.03732).
+    pub rslora: bool,
+    /// Probability with which an input of an adapter is dropped while training.
+    pub dropout: f64,
+    /// Which linear layers are adapted.
+    pub targets: Targets,
+    /// How `A` starts; `B` starts at 0.
+    pub init: LoraInit,
+}
+
+/// Which linear layers are adapted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Targets {
+    /// Layers whose path is one of these names or ends in `.` and one of them, as PEFT matches.
+    Names(Vec<String>),
+    /// `all-linear`: every one but the unembedding.
+    #[serde(with = "all_linear")]
+    AllLinear,
+}
+
+/// First values of `A`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum LoraInit {
+    /// Normal with mean 0 and this standard deviation.
+    Gaussian(f64),
+    /// Uniform in `±1 / sqrt(in)`: Kaiming with `a = sqrt(5)`, PEFT's default.
+    KaimingUniform,
+}
+
+/// An error of adapting a model.
+#[derive(Debug, thiserror::Error)]
+pub enum LoraError {
+    /// A target that is no linear layer of the model.
+    #[error("no linear layer is called `{name}`; the model has {}", .candidates.join(", "))]
+    UnknownTarget {
+        /// What was asked for.
+        name: String,
+        /// Names that would do.
+        candidates: Vec<String>,
+    },
+    /// Rank, alpha or dropout out of range.
+    #[error("LoRA's {field} is {value}, expected {expected}")]
+    Value {
+        /// Which.
+        field: &'static str,
+        /// What it is.
+        value: f64,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// The model has adapters already, or an adapter is for a layer that it doesn't have.
+    #[error("{0}")]
+    State(String),
+    /// An `adapter_config.json` that asks for something that isn't built.
+    #[error("adapter_config.json: `{key}` = {value} is not supported (supported: {supported})")]
+    Unsupported {
+        /// The key.
+        key: &'static str,
+        /// What it says.
+        value: String,
+        /// What is built.
+        supported: &'static str,
+    },
+    /// Tensors that don't fit the config and the base, all of them.
+    #[error("the adapter doesn't fit its base: {}", .0.join("; "))]
+    Tensors(Vec<String>),
+    /// The base's or the adapter's files.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+impl LoraConfig {
+    /// As the paper's text has it: Gaussian `A`, `alpha = rank`, all linear layers.
+    pub fn paper_text(rank: usize) -> Self {
+        LoraConfig {
+            rank,
+            alpha: rank as f64,
+            rslora: false,
+            dropout: 0.0,
+            targets: Targets::AllLinear,
+            init: LoraInit::Gaussian(0.02),
+        }
+    }
+
+    /// What PEFT's `LoraConfig(r=rank)` does to a model of this family.
+    pub fn peft_default(family: Family, rank: usize) -> Self {
+        let targets: &[&str] = match family {
+            Family::Gpt2 => &["c_attn"],
+            Family::Llama => &["q_proj", "v_proj"],
+        };
+        LoraConfig {
+            alpha: 8.0,
+            targets: Targets::Names(targets.iter().map(|&name| name.to_owned()).collect()),
+            init: LoraInit::KaimingUniform,
+            ..LoraConfig::paper_text(rank)
+        }
+    }
+
+    /// The factor on `A B`.
+    pub fn scale(&self) -> f64 {
+        self.alpha / if self.rslora { (self.rank as f64).sqrt() } else { self.rank as f64 }
+    }
+
+    fn check(&self) -> Result<(), LoraError> {
+        let wrong = |field, value, expected| Err(LoraError::Value { field, value, expected });
+        if self.rank == 0 {
+            return wrong("rank", 0.0, "at least 1");
+        }
+        if !(self.alpha.is_finite() && self.alpha > 0.0) {
+            return wrong("alpha", self.alpha, "a positive number");
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return wrong("dropout", self.dropout, "a number from 0 to below 1");
+        }
+        Ok(())
+    }
+}
+
+impl Targets {
+    /// Whether the layer at this path is one.
+    pub fn matches(&self, path: &str) -> bool {
+        match self {
+            Targets::AllLinear => path != UNEMBEDDING,
+            Targets::Names(names) => names.iter().any(|name| is_called(path, name)),
+        }
+    }
+
+    /// The paths of all layers that are meant; an error for a name that means none.
+    pub fn resolve(&self, model: &CausalLm) -> Result<Vec<String>, LoraError> {
+        let mut model = model.clone();
+        let mut paths = Vec::new();
+        model.each_linear(|path, _| paths.push(path.to_owned()));
+        if let Targets::Names(names) = self {
+            let unknown = |name: &&String| !paths.iter().any(|path| is_called(path, name));
+            if let Some(name) = names.iter().find(unknown) {
+                return Err(LoraError::UnknownTarget { name: name.clone(), candidates: last_names(&paths) });
+            }
+        }
+        paths.retain(|path| self.matches(path));
+        match paths.is_empty() {
+            true => Err(LoraError::State("LoRA has no target".into())),
+            false => Ok(paths),
+        }
+    }
+}
+
+/// Paths by the last of their names, each once.
+pub(crate) fn last_names(paths: &[String]) -> Vec<String> {
+    let mut names: Vec<String> = paths.iter().map(|path| path.rsplit('.').next().unwrap_or(path).to_owned()).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+const UNEMBEDDING: &str = "lm_head";
+
+fn is_called(path: &str, name: &str) -> bool {
+    path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+/// Puts fresh adapters on the model's target layers; the outputs stay what they were, since `B = 0`. How one
+/// adapter starts depends on the seed and its layer alone, and `A` of a lower rank is the beginning of a higher's.
+pub fn attach(model: &mut CausalLm, config: &LoraConfig, seed: u64) -> Result<(), LoraError> {
+    attach_with(model, config, |layer, [input, output]| {
+        let mut stream = Stream::new(seed, &[INIT, layer as u64]);
+        let bound = 1.0 / (input as f64).sqrt();
+        let draw = |_| match config.init {
+            LoraInit::Gaussian(sigma) => (stream.normal() * sigma) as f32,
+            LoraInit::KaimingUniform => ((stream.uniform_f64() * 2.0 - 1.0) * bound) as f32,
+        };
+        let rows: Vec<f32> = (0..config.rank * input).map(draw).collect();
+        (transposed(&rows, config.rank, input), vec![0.0; config.rank * output])
+    })
+}
+
+/// First word of the streams that `A` is drawn from.
+const INIT: u64 = 0x6c6f_7261;
+
+/// Adapters with the given `A [in, r]` and `B [r, out]`, asked for by the number of the layer and its dims.
+pub(crate) fn attach_with(
+    model: &mut CausalLm,
+    config: &LoraConfig,
+    mut factors: impl FnMut(usize, [usize; 2]) -> (Vec<f32>, Vec<f32>),
+) -> Result<(), LoraError> {
+    config.check()?;
+    if has_adapters(model) {
+        return Err(LoraError::State("the model has adapters already: merge them first".into()));
+    }
+    let paths = config.targets.resolve(model)?;
+    let device = model.device();
+    let mut layer = 0;
+    model.each_linear(|path, linear| {
+        if paths.iter().any(|target| target == path) {
+            let [input, output] = linear.dims();
+            let (a, b) = factors(layer, [input, output]);
+            linear.lora = Some(LoraAdapter {
+                a: Param::from_tensor(ops::from_vec(a, [input, config.rank], &device)),
+                b: Param::from_tensor(ops::from_vec(b, [config.rank, output], &device)),
+                scale: config.scale(),
+                dropout: config.dropout,
+                stream: layer as u64,
+            });
+        }
+        layer += 1;
+    });
+    Ok(())
+}
+
+/// Whether any layer is adapted.
+pub fn has_adapters(model: &CausalLm) -> bool {
+    model.parameters().iter().any(|parameter| is_adapter(&parameter.name))
+}
+
+/// Whether a parameter of this name belongs to an adapter.
+pub(crate) fn is_adapter(name: &str) -> bool {
+    name.ends_with(".lora.a") || name.ends_with(".lora.b")
+}
+
+/// Adds every adapter into its weight (`W + scale * A B`) and takes it out; what was taken out is given back.
+pub fn merge(model: &mut CausalLm) -> BTreeMap<String, LoraAdapter> {
+    let mut taken = BTreeMap::new();
+    model.each_linear(|path, linear| {
+        if let Some(adapter) = linear.lora.take() {
+            linear.weight = add(&linear.weight, adapter.product());
+            taken.insert(path.to_owned(), adapter);
+        }
+    });
+    taken
+}
+
+/// Undoes [`merge`], up to rounding: subtracts each product from its weight and puts the adapter back.
+pub fn unmerge(model: &mut CausalLm, mut adapters: BTreeMap<String, LoraAdapter>) -> Result<(), LoraError> {
+    model.each_linear(|path, linear| {
+        if let Some(adapter) = adapters.remove(path) {
+            linear.weight = add(&linear.weight, adapter.product().neg());
+            linear.lora = Some(adapter);
+        }
+    });
+    match adapters.keys().next() {
+        None => Ok(()),
+        Some(path) => Err(LoraError::State(format!("the model has no linear layer `{path}`"))),
+    }
+}
+
+fn add(weight: &Param<Tensor<2>>, delta: Tensor<2>) -> Param<Tensor<2>> {
+    Param::from_tensor(weight.val().inner() + delta)
+}
+
+impl LoraAdapter {
+    /// `scale * A B`, dense, `[in, out]`.
+    pub fn product(&self) -> Tensor<2> {
+        self.a.val().inner().mul_scalar(self.scale).matmul(self.b.val().inner())
+    }
+
+    /// Frobenius norm of `scale * A B`, from the two `r x r` Gram matrices: `|AB|^2 = sum(A'A * BB')`.
+    pub fn norm(&self) -> f64 {
+        let [input, rank] = self.a.val().dims();
+        let [_, output] = self.b.val().dims();
+        let a = transposed(&values(self.a.val()), input, rank);
+        let b = values(self.b.val());
+        let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum::<f64>();
+        let mut square = 0.0;
+        for i in 0..rank {
+            for j in 0..rank {
+                let left = dot(&a[i * input..][..input], &a[j * input..][..input]);
+                square += left * dot(&b[i * output..][..output], &b[j * output..][..output]);
+            }
+        }
+        self.scale.abs() * square.max(0.0).sqrt()
+    }
+}
+
+/// Frobenius norm of each change that `tuned` makes to a parameter of `base` (by name, only where there is one):
+/// an adapter's product counts as a change of its layer's weight.
+pub fn delta_norms(base: &CausalLm, tuned: &CausalLm) -> BTreeMap<String, f64> {
+    let adapters = tuned.adapters();
+    let before = base.tensors();
+    let mut norms = BTreeMap::new();
+    for (name, (_, after)) in tuned.tensors() {
+        let Some((_, before)) = before.get(&name) else { continue };
+        let square = before.iter().zip(&after).map(|(&x, &y)| (f64::from(y) - f64::from(x)).powi(2)).sum::<f64>();
+        if square > 0.0 {
+            norms.insert(name, square.sqrt());
+        }
+    }
+    for (path, adapter) in adapters {
+        norms.insert(format!("{path}.weight"), adapter.norm());
+    }
+    norms
+}
+
+impl CausalLm {
+    /// All adapters by the path of their layer.
+    pub fn adapters(&self) -> BTreeMap<String, LoraAdapter> {
+        let mut adapters = BTreeMap::new();
+        self.clone().each_linear(|path, linear| {
+            if let Some(adapter) = &linear.lora {
+                adapters.insert(path.to_owned(), adapter.clone());
+            }
+        });
+        adapters
+    }
+}
+
+mod all_linear {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    const NAME: &str = "all-linear";
+
+    pub(super) fn serialize<S: Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(NAME)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            NAME => Ok(()),
+            other => Err(de::Error::unknown_variant(other, &[NAME])),
+        }
+    }
+}
