@@ -89,6 +89,12 @@ pub enum ModelError {
     /// A batch with no rows or no tokens, or with a row of another length than its mask.
     #[error("a batch needs at least one row, and rows of at least one token")]
     EmptyBatch,
+    /// The model's logits hold a NaN.
+    #[error("the model's logits are not numbers (NaN)")]
+    NotANumber,
+    /// The caller asked to stop.
+    #[error("stopped")]
+    Cancelled,
     /// The tokenizer's own words.
     #[error("tokenizer: {0}")]
     Tokenizer(String),

@@ -6,20 +6,36 @@
 //! | [`config`], [`files`], [`weights`] | a model's folder |
 //! | [`layers`] | linear with LoRA, norms, attention, cache; the hot operations in [`layers::ops`] |
 //! | [`gpt2`], [`llama`], [`model`] | the families, and one type over them |
+//! | [`lora`], [`peft`] | adapters, and their files |
+//! | [`train`] | the training loop |
+//! | [`tokenizer`] | text to ids and back; training small tokenizers |
+//! | [`generate`], [`sampling`] | continuing prompts, batched |
+//! | [`lens`] | the logit lens |
 //! | [`rng`] | counter-based random numbers |
 
 pub mod config;
 mod error;
 pub mod files;
+pub mod generate;
 pub mod gpt2;
 pub mod layers;
+pub mod lens;
 pub mod llama;
+pub mod lora;
 pub mod model;
+pub mod peft;
 pub mod rng;
+pub mod sampling;
+pub mod tokenizer;
+pub mod train;
 pub mod weights;
 
 pub use config::{ConfigError, Family, ModelConfig};
 pub use error::{ModelError, Result};
 pub use files::ModelFiles;
+pub use generate::{Completion, Finish, GenerateOptions, Prompt, generate};
 pub use layers::{Batch, DropoutKey};
+pub use lens::{LensPoint, LogitLens};
 pub use model::CausalLm;
+pub use sampling::Sampling;
+pub use tokenizer::Tokenizer;

@@ -1,0 +1,218 @@
+//! Text to token ids and back, by a Hugging Face `tokenizer.json`; and training of small tokenizers.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{AddedToken, Tokenizer as Inner, TokenizerBuilder};
+
+use crate::error::{ModelError, Result};
+use crate::files::ModelFiles;
+
+/// A tokenizer with the ids of its special tokens.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: Inner,
+    special: Special,
+}
+
+/// Ids of special tokens, as far as there are such.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Special {
+    /// Begins a text.
+    pub bos: Option<u32>,
+    /// Ends a text.
+    pub eos: Option<u32>,
+    /// Fills up batches.
+    pub pad: Option<u32>,
+    /// Stands for what is not in the vocabulary.
+    pub unk: Option<u32>,
+}
+
+impl Tokenizer {
+    /// From a model's folder: `tokenizer.json`, and the names of special tokens in `tokenizer_config.json` or
+    /// `special_tokens_map.json`.
+    pub fn load(files: &ModelFiles) -> Result<Self> {
+        let path = files.require("tokenizer.json")?;
+        let bytes = std::fs::read(path).map_err(|error| ModelError::io(path, error))?;
+        let mut names = Vec::new();
+        for name in ["tokenizer_config.json", "special_tokens_map.json"] {
+            if let Some(text) = files.text(name)? {
+                let invalid =
+                    |error: serde_json::Error| ModelError::Json { name: name.into(), reason: error.to_string() };
+                names.push(serde_json::from_str(&text).map_err(invalid)?);
+            }
+        }
+        Tokenizer::new(&bytes, &names)
+    }
+
+    /// From the bytes of a `tokenizer.json` alone; special tokens are known by their usual names.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        Tokenizer::new(bytes, &[])
+    }
+
+    fn new(bytes: &[u8], names: &[Value]) -> Result<Self> {
+        let mut inner = Inner::from_bytes(bytes).map_err(failed)?;
+        // Files may carry the settings of whoever used them last.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(failed)?;
+        let named = |key: &str, usual: &[&str]| {
+            if names.is_empty() {
+                return usual.iter().find_map(|name| inner.token_to_id(name));
+            }
+            let token = names.iter().map(|names| &names[key]).find(|token| !token.is_null())?;
+            inner.token_to_id(token.as_str().or_else(|| token["content"].as_str())?)
+        };
+        let special = Special {
+            bos: named("bos_token", &["<s>", "<bos>", "<|endoftext|>"]),
+            eos: named("eos_token", &["</s>", "<eos>", "<|endoftext|>"]),
+            pad: named("pad_token", &["<pad>", "[PAD]"]),
+            unk: named("unk_token", &["<unk>", "[UNK]"]),
+        };
+        Ok(Tokenizer { inner, special })
+    }
+
+    /// Ids of a text; `special` adds what the tokenizer puts around texts (such as a first `<s>`).
+    pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
+        Ok(self.inner.encode_fast(text, special).map_err(failed)?.get_ids().to_vec())
+    }
+
+    /// Text of ids; `skip_special` leaves out special tokens.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String> {
+        self.inner.decode(ids, skip_special).map_err(failed)
+    }
+
+    /// The text that `continuation` adds behind `prompt`. Decoding it alone would lose a leading space with some
+    /// tokenizers, or break a character whose bytes lie on both sides.
+    pub fn decode_continuation(&self, prompt: &[u32], continuation: &[u32]) -> Result<String> {
+        let before = self.decode(prompt, true)?;
+        let all = self.decode(&[prompt, continuation].concat(), true)?;
+        let same = before.chars().zip(all.chars()).take_while(|(a, b)| a == b).map(|(a, _)| a.len_utf8()).sum();
+        Ok(all[same..].to_owned())
+    }
+
+    /// The token of an id, as the vocabulary spells it.
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The id of a token, as the vocabulary spells it.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// Number of ids, special ones included.
+    pub fn vocab_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// Ids of special tokens.
+    pub fn special(&self) -> Special {
+        self.special
+    }
+}
+
+/// Special tokens of trained tokenizers, by id.
+pub const TRAINED_SPECIAL: [&str; 4] = ["<pad>", "<s>", "</s>", "<unk>"];
+
+/// A tokenizer of whole words, split at white space, most frequent first, at most `vocab_size` ids. Decoding joins
+/// words by single spaces. Gives the bytes of a `tokenizer.json`: same texts, same bytes.
+pub fn train_word_level<S: AsRef<str>>(texts: &[S], vocab_size: usize) -> Result<Vec<u8>> {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for word in texts.iter().flat_map(|text| text.as_ref().split_whitespace()) {
+        *counts.entry(word).or_default() += 1;
+    }
+    let mut words: Vec<(&str, usize)> =
+        counts.into_iter().filter(|(word, _)| !TRAINED_SPECIAL.contains(word)).collect();
+    words.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
+    let tokens = TRAINED_SPECIAL.into_iter().chain(words.into_iter().map(|(word, _)| word));
+    let vocab: serde_json::Map<String, Value> =
+        tokens.take(vocab_size).zip(0..).map(|(token, id)| (token.to_owned(), json!(id))).collect();
+    let added: Vec<Value> = (0..)
+        .zip(TRAINED_SPECIAL)
+        .map(|(id, token)| {
+            json!({
+                "id": id, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true
+            })
+        })
+        .collect();
+    let spec = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": null,
+        "pre_tokenizer": { "type": "WhitespaceSplit" }, "post_processor": null, "decoder": null,
+        "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "<unk>" }
+    });
+    // Through the library once, which writes vocabularies by id and checks the rest.
+    let inner = Inner::from_bytes(spec.to_string()).map_err(failed)?;
+    Ok(inner.to_string(false).map_err(failed)?.into_bytes())
+}
+
+/// A byte-level BPE tokenizer as GPT-2's, with at most `vocab_size` ids, special tokens first. Gives the bytes of a
+/// `tokenizer.json`: same texts, same bytes.
+pub fn train_byte_bpe<S: AsRef<str> + Sync>(texts: &[S], vocab_size: usize) -> Result<Vec<u8>> {
+    let mut trained = TokenizerBuilder::default()
+        .with_model(BPE::default())
+        .with_normalizer(None::<tokenizers::NormalizerWrapper>)
+        .with_pre_tokenizer(Some(ByteLevel::default().add_prefix_space(false)))
+        .with_post_processor(Some(ByteLevel::default().trim_offsets(false)))
+        .with_decoder(Some(ByteLevel::default()))
+        .build()
+        .map_err(failed)?;
+    let mut trainer = BpeTrainerBuilder::new()
+        .vocab_size(vocab_size)
+        .show_progress(false)
+        .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+        .special_tokens(TRAINED_SPECIAL.map(|token| AddedToken::from(token, true)).to_vec())
+        .build();
+    trained.train(&mut trainer, texts.iter().map(AsRef::as_ref)).map_err(failed)?;
+    Ok(trained.to_string(false).map_err(failed)?.into_bytes())
+}
+
+fn failed(error: tokenizers::Error) -> ModelError {
+    ModelError::Tokenizer(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXTS: [&str; 3] = ["the cat sat on the mat", "the dog saw the cat", "a naïve dog ☃"];
+
+    #[test]
+    fn word_level_round_trip() {
+        let bytes = train_word_level(&TEXTS, 100).unwrap();
+        assert_eq!(bytes, train_word_level(&TEXTS, 100).unwrap());
+        let tokenizer = Tokenizer::from_bytes(&bytes).unwrap();
+        let ids = tokenizer.encode("the cat flew", true).unwrap();
+        assert_eq!(ids, [4, 5, 3], "most frequent first, unknown words are <unk>");
+        assert_eq!(tokenizer.decode(&ids[..2], true).unwrap(), "the cat");
+        assert_eq!(tokenizer.decode_continuation(&ids[..1], &ids[1..2]).unwrap(), " cat");
+        let special = Special { pad: Some(0), bos: Some(1), eos: Some(2), unk: Some(3) };
+        assert_eq!(tokenizer.special(), special);
+        assert_eq!(Tokenizer::from_bytes(&train_word_level(&TEXTS, 6).unwrap()).unwrap().vocab_size(), 6);
+    }
+
+    #[test]
+    fn byte_bpe_holds_any_text_and_has_one_form() {
+        let bytes = train_byte_bpe(&TEXTS, 280).unwrap();
+        for _ in 0..3 {
+            assert_eq!(bytes, train_byte_bpe(&TEXTS, 280).unwrap());
+        }
+        let tokenizer = Tokenizer::from_bytes(&bytes).unwrap();
+        assert!((260..=280).contains(&tokenizer.vocab_size()), "{}", tokenizer.vocab_size());
+        let text = " 東京  is\n\tTokyo 🚀";
+        let ids = tokenizer.encode(text, true).unwrap();
+        assert_eq!(tokenizer.decode(&ids, true).unwrap(), text);
+        for at in 0..ids.len() {
+            let (prompt, rest) = ids.split_at(at);
+            let continuation = tokenizer.decode_continuation(prompt, rest).unwrap();
+            assert!(text.ends_with(&continuation) && !continuation.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_broken_file_is_an_error() {
+        assert!(matches!(Tokenizer::from_bytes(b"{}"), Err(ModelError::Tokenizer(_))));
+    }
+}
