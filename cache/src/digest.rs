@@ -11,21 +11,27 @@ pub trait DigestKind: 'static {
 }
 
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $name:ident = $context:expr;)*) => {$(
+    ($($(#[$doc:meta])* $vis:vis $name:ident = $context:expr;)*) => {$(
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub enum $name {}
+        $vis enum $name {}
         impl DigestKind for $name { const CONTEXT: Option<&'static str> = $context; }
     )*};
 }
 
 kinds! {
     /// The bytes of one file.
-    Blob = None;
+    pub Blob = None;
     /// A named set of files: one output of a stage, or an input folder.
-    Tree = Some("palinode 2026 tree v1");
+    pub Tree = Some("palinode 2026 tree v1");
     /// Everything that determines the result of a stage instance.
-    Key = Some("palinode 2026 key v1");
+    pub Key = Some("palinode 2026 key v1");
+    /// The bytes of a record, for its checksum.
+    pub(crate) RecordBytes = Some("palinode 2026 record v1");
+    /// An address of a pipeline, for the name of its pointer.
+    pub(crate) Pointer = Some("palinode 2026 pointer v1");
+    /// A row of the stat index, for its checksum.
+    pub(crate) StatRow = Some("palinode 2026 stat row v1");
 }
 
 /// A 32-byte BLAKE3 digest of a `K`.

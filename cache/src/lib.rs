@@ -1,10 +1,60 @@
-//! Content-addressed results: digests, keys, stores, immutable records. Knows nothing of pipelines.
+//! Content-addressed results: digests, keys, blobs, immutable records. Knows nothing of pipelines.
+//!
+//! # What a key covers
+//!
+//! | part of [`KeyParts`] | covers | so that |
+//! |---|---|---|
+//! | `kind`, `revision` | which code, as far as its bytes differ | a fix that changes bytes reruns |
+//! | `numerics` | named facts that change bytes: numerics revision, device model | |
+//! | `params` | canonical params, defaults filled in, seeds among them | `k: 1` and the default are one result |
+//! | `files` | content behind each path in `with`, never the path | a moved or touched file changes nothing |
+//! | `inputs` | content at each port; a gather's table of coordinates | equal outputs cut a rerun off |
+//!
+//! Not covered: names of stages, paths, times, machines, thread counts, executors.
+//!
+//! # On disk
+//!
+//! | path | holds | if it is lost or damaged |
+//! |---|---|---|
+//! | `objects/ab/cdef...` | a blob by its digest, mode 0444 | noticed on read, set aside, made again |
+//! | `records/ab/cdef...` | the record of a key, created by `link()`: the first wins | the same |
+//! | `places/ab/cdef.../*` | external places of a blob; verified like blobs | the place is asked for again |
+//! | `index/<host>.stat` | digests of files by their stat | files are hashed again |
+//! | `pointers/ab/cdef...` | the key that an address had last | a miss is explained less well |
+//! | `locks/*` | empty files for `flock` | held locks lose their meaning, results don't |
+//! | `tmp/<pid>-<start>-*/` | scratch folders of a live process | its stages fail |
+//! | `corrupt/*` | what was set aside | |
+//! | `format` | `palinode cache 1` | written again |
+//!
+//! Everything is written under `tmp/`, synced, and only then named, so `kill -9` at any time leaves whole files only.
+#![cfg(unix)]
 
+mod aside;
+mod blobs;
+mod cache;
 mod digest;
+mod durable;
 pub mod encode;
+mod error;
+mod external;
 mod key;
+mod locks;
+mod places;
+mod pointers;
+mod record;
+mod records;
+mod scratch;
+mod stat;
+mod stat_index;
 mod tree;
 
+pub use cache::Cache;
 pub use digest::{Blob, BlobDigest, Digest, DigestError, DigestKind, Key, StageKey, Tree, TreeDigest};
+pub use error::{CacheError, Refusal};
+pub use external::External;
 pub use key::{KeyParts, PortContent, Row};
+pub use locks::KeyLock;
+pub use record::{Execution, Record, RecordError, parse_record};
+pub use records::Published;
+pub use scratch::Scratch;
 pub use tree::{FileEntry, FileTree};

@@ -1,0 +1,166 @@
+//! [`Cache`]: opening a cache folder, and where things lie in it.
+
+use std::{
+    fmt, fs,
+    io::{self, Write},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use rustix::fs::{Access, access};
+
+use crate::{
+    Digest,
+    error::{CacheError, io},
+    scratch::{self, Session},
+    stat_index::StatIndex,
+};
+
+const FORMAT: &str = "palinode cache 1";
+
+/// A cache folder. Cheap to clone; may be used by many threads and many processes at once.
+#[derive(Clone)]
+pub struct Cache {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    root: PathBuf,
+    read_only: bool,
+    index: StatIndex,
+    session: Mutex<Option<Arc<Session>>>,
+}
+
+impl fmt::Debug for Cache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cache({})", self.inner.root.display())
+    }
+}
+
+impl Cache {
+    /// Opens the cache in the folder `root`, making it if need be, and removes what dead processes left in it.
+    /// A cache that can't be written is opened for reading.
+    ///
+    /// # Errors
+    /// If the folder can be neither made nor read, or holds a cache of another format.
+    pub fn open(root: &Path) -> Result<Self, CacheError> {
+        let root = std::path::absolute(root).map_err(io("find", root))?;
+        let found = read_format(&root)?;
+        let read_only = found && access(&root, Access::WRITE_OK).is_err();
+        if !read_only {
+            make_layout(&root, found)?;
+        }
+        let cache = Self::new(root, read_only);
+        if !read_only {
+            scratch::remove_stale(&cache.dir("tmp"));
+        }
+        Ok(cache)
+    }
+
+    fn new(root: PathBuf, read_only: bool) -> Self {
+        let index = StatIndex::new(root.join("index").join(format!("{}.stat", host())), read_only);
+        Self { inner: Arc::new(Inner { root, read_only, index, session: Mutex::default() }) }
+    }
+
+    /// The same folder, as if it could not be written.
+    #[cfg(test)]
+    pub(crate) fn as_read_only(&self) -> Self {
+        Self::new(self.root().to_owned(), true)
+    }
+
+    /// The cache folder.
+    pub fn root(&self) -> &Path {
+        &self.inner.root
+    }
+
+    /// Whether results can only be looked up, not added.
+    pub fn is_read_only(&self) -> bool {
+        self.inner.read_only
+    }
+
+    pub(crate) fn dir(&self, name: &str) -> PathBuf {
+        self.inner.root.join(name)
+    }
+
+    /// `dir/ab/cdef...`.
+    pub(crate) fn spread<K>(&self, dir: &str, digest: &Digest<K>) -> PathBuf {
+        let hex = digest.hex();
+        let mut path = self.inner.root.join(dir);
+        path.push(&hex[..2]);
+        path.push(&hex[2..]);
+        path
+    }
+
+    pub(crate) fn index(&self) -> &StatIndex {
+        &self.inner.index
+    }
+
+    pub(crate) fn writable(&self) -> Result<(), CacheError> {
+        if self.inner.read_only { Err(CacheError::ReadOnly { root: self.inner.root.clone() }) } else { Ok(()) }
+    }
+
+    /// This process's folder under `tmp/`, made when first needed.
+    pub(crate) fn session(&self) -> Result<Arc<Session>, CacheError> {
+        self.writable()?;
+        let mut session = self.inner.session.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if let Some(session) = &*session {
+            return Ok(session.clone());
+        }
+        let new = Arc::new(Session::start(&self.dir("tmp"))?);
+        *session = Some(new.clone());
+        Ok(new)
+    }
+
+    /// A finished temporary file on the cache's file system, holding `bytes`.
+    pub(crate) fn temporary(&self, bytes: &[u8]) -> Result<tempfile::NamedTempFile, CacheError> {
+        let session = self.session()?;
+        let mut file = tempfile::NamedTempFile::new_in(session.path()).map_err(io("write in", session.path()))?;
+        file.write_all(bytes).map_err(io("write", file.path()))?;
+        Ok(file)
+    }
+
+    /// Whether `path` can be renamed into the cache.
+    pub(crate) fn same_file_system(&self, meta: &fs::Metadata) -> bool {
+        fs::metadata(self.root()).is_ok_and(|root| root.dev() == meta.dev())
+    }
+}
+
+/// Tells whether there is a cache of our format.
+fn read_format(root: &Path) -> Result<bool, CacheError> {
+    let path = root.join("format");
+    match fs::read_to_string(&path) {
+        Ok(text) if text.trim_end() == FORMAT => Ok(true),
+        Ok(text) => Err(CacheError::Format { path, found: text.trim_end().to_owned(), expected: FORMAT.to_owned() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(io("read", path)(error)),
+    }
+}
+
+/// Folders may be deleted at any time by hand, so they are made again at each start; the rest only once.
+fn make_layout(root: &Path, found: bool) -> Result<(), CacheError> {
+    for name in ["objects", "records", "places", "index", "locks", "pointers", "tmp", "corrupt"] {
+        let dir = root.join(name);
+        fs::create_dir_all(&dir).map_err(io("make the folder", &dir))?;
+    }
+    if found {
+        return Ok(());
+    }
+    let tag = "Signature: 8a477f597d28d172789f06886806bc55\n# A cache: see https://bford.info/cachedir/\n";
+    for (name, text) in [(".gitignore", "*\n"), ("CACHEDIR.TAG", tag), ("format", &format!("{FORMAT}\n"))] {
+        let path = root.join(name);
+        let mut file = tempfile::NamedTempFile::new_in(root.join("tmp")).map_err(io("write in", root))?;
+        file.write_all(text.as_bytes()).map_err(io("write", &path))?;
+        file.persist(&path).map_err(|error| io("write", &path)(error.error))?;
+    }
+    Ok(())
+}
+
+/// Name of this machine, fit for a file name.
+fn host() -> String {
+    let uname = rustix::system::uname();
+    let name = uname.nodename().to_string_lossy();
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "-.".contains(c) { c } else { '_' };
+    let name: String = name.chars().map(safe).take(64).collect();
+    if name.trim_matches('.').is_empty() { "host".to_owned() } else { name }
+}

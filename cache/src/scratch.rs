@@ -1,0 +1,109 @@
+//! Temporary folders. Each process that writes has one folder `tmp/<pid>-<start>-<random>` with a locked file in it;
+//! the lock dies with the process, and then the next one to open the cache removes the folder.
+
+use std::{
+    fs::{self, File},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    Cache,
+    error::{CacheError, io},
+};
+
+const LOCK: &str = ".lock";
+const GUARD: &str = ".guard";
+
+/// One process's folder under `tmp/`.
+pub(crate) struct Session {
+    dir: TempDir,
+    _lock: File,
+}
+
+impl Session {
+    pub(crate) fn start(tmp: &Path) -> Result<Self, CacheError> {
+        // Between making the folder and locking it, it looks dead: keep removers out.
+        let guard = guard(tmp)?;
+        guard.lock_shared().map_err(io("lock", tmp))?;
+        let start = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S");
+        let prefix = format!("{}-{start}-", std::process::id());
+        let dir = tempfile::Builder::new().prefix(&prefix).tempdir_in(tmp).map_err(io("make a folder in", tmp))?;
+        let path = dir.path().join(LOCK);
+        let lock = File::create(&path).map_err(io("create", &path))?;
+        lock.lock().map_err(io("lock", &path))?;
+        Ok(Self { dir, _lock: lock })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+/// A fresh folder on the cache's file system, removed when dropped.
+pub struct Scratch {
+    dir: TempDir,
+    _session: Arc<Session>,
+}
+
+impl Scratch {
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl AsRef<Path> for Scratch {
+    fn as_ref(&self) -> &Path {
+        self.path()
+    }
+}
+
+impl std::fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Scratch({})", self.path().display())
+    }
+}
+
+impl Cache {
+    /// A fresh folder whose files [`Cache::put_file`] can take without copying.
+    ///
+    /// # Errors
+    /// If it can't be made.
+    pub fn scratch(&self) -> Result<Scratch, CacheError> {
+        let session = self.session()?;
+        let dir = TempDir::new_in(session.path()).map_err(io("make a folder in", session.path()))?;
+        Ok(Scratch { dir, _session: session })
+    }
+}
+
+/// Removes the folders of dead processes. Whatever goes wrong here can wait for the next time.
+pub(crate) fn remove_stale(tmp: &Path) {
+    let Ok(guard) = guard(tmp) else { return };
+    if guard.try_lock().is_err() {
+        return;
+    }
+    for entry in fs::read_dir(tmp).into_iter().flatten().flatten() {
+        let path: PathBuf = entry.path();
+        if entry.file_name() == GUARD {
+            continue;
+        }
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        let alive = File::open(path.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_err());
+        if !alive {
+            match fs::remove_dir_all(&path) {
+                Ok(()) => tracing::debug!(path = %path.display(), "removed what a dead process left"),
+                Err(error) => tracing::debug!(path = %path.display(), %error, "can't remove a stale folder"),
+            }
+        }
+    }
+}
+
+fn guard(tmp: &Path) -> Result<File, CacheError> {
+    let path = tmp.join(GUARD);
+    File::options().create(true).append(true).open(&path).map_err(io("open", path))
+}

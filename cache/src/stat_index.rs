@@ -1,0 +1,147 @@
+//! The stat index: which bytes a file holds, by its stat, so that an unchanged file is not read again. Only entries
+//! that were not racy when made are in it. A file of fixed-size rows, one file per host, append-only; it may be
+//! deleted or damaged at any time, which costs hashing and nothing else.
+
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard},
+};
+
+use crate::{BlobDigest, Digest, digest::StatRow, stat::Stat};
+
+/// dev, inode, size, mtime, ctime; digest; the first bytes of a checksum over these.
+const ROW: usize = 5 * 8 + 32 + 8;
+/// Rows that may be out of date before the file is written anew.
+const SLACK: usize = 4096;
+/// The first row.
+const MAGIC: &[u8; ROW] = b"palinode stat index 1: rows of 80 bytes; deleting this file costs just rehashing";
+
+type Map = HashMap<(u64, u64), (Stat, BlobDigest)>;
+
+pub(crate) struct StatIndex {
+    path: PathBuf,
+    read_only: bool,
+    map: Mutex<Option<Map>>,
+}
+
+impl StatIndex {
+    pub(crate) fn new(path: PathBuf, read_only: bool) -> Self {
+        Self { path, read_only, map: Mutex::new(None) }
+    }
+
+    /// The bytes of the file with exactly this stat, if known.
+    pub(crate) fn get(&self, stat: &Stat) -> Option<BlobDigest> {
+        let map = self.map();
+        let (known, blob) = map.as_ref()?.get(&(stat.dev, stat.ino))?;
+        (known == stat).then_some(*blob)
+    }
+
+    /// Remembers files that were not racy when they were hashed.
+    pub(crate) fn add(&self, files: &[(Stat, BlobDigest)]) {
+        if files.is_empty() {
+            return;
+        }
+        let mut map = self.map();
+        map.get_or_insert_default().extend(files.iter().map(|file| ((file.0.dev, file.0.ino), *file)));
+        if !self.read_only
+            && let Err(error) = append(&self.path, files)
+        {
+            tracing::debug!(path = %self.path.display(), %error, "can't add to the stat index");
+        }
+    }
+
+    /// Loaded when first needed.
+    fn map(&self) -> MutexGuard<'_, Option<Map>> {
+        let mut map = self.map.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        if map.is_none() {
+            let (loaded, rows) = load(&self.path);
+            if rows > 2 * loaded.len() + SLACK && !self.read_only {
+                // Rows that another process adds meanwhile are lost: they will be made again.
+                let rows: Vec<_> = loaded.values().copied().collect();
+                if let Err(error) = rewrite(&self.path, &rows) {
+                    tracing::debug!(path = %self.path.display(), %error, "can't compact the stat index");
+                }
+            }
+            *map = Some(loaded);
+        }
+        map
+    }
+}
+
+/// The sound rows, and how many rows the file has. Later rows win.
+fn load(path: &Path) -> (Map, usize) {
+    let mut bytes = Vec::new();
+    if let Ok(mut file) = File::open(path) {
+        // A file that can't be read to its end is as good as its beginning.
+        let _ = file.read_to_end(&mut bytes);
+    }
+    let Some(rest) = bytes.strip_prefix(MAGIC) else { return (Map::new(), 0) };
+    let (rows, _) = rest.as_chunks::<ROW>();
+    let mut map = Map::with_capacity(rows.len());
+    map.extend(rows.iter().filter_map(decode).map(|file| ((file.0.dev, file.0.ino), file)));
+    (map, rows.len())
+}
+
+fn append(path: &Path, files: &[(Stat, BlobDigest)]) -> io::Result<()> {
+    let mut file = match File::options().read(true).append(true).create(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            path.parent().map_or(Ok(()), fs::create_dir_all)?;
+            File::options().read(true).append(true).create(true).open(path)?
+        }
+        file => file?,
+    };
+    file.lock()?;
+    let mut magic = [0; ROW];
+    if file.read_exact(&mut magic).is_err() || &magic != MAGIC {
+        file.set_len(0)?;
+    }
+    let len = file.metadata()?.len();
+    // What a writer left when it died in the middle of a row.
+    file.set_len(len - len % ROW as u64)?;
+    let mut bytes = Vec::with_capacity(ROW * (files.len() + 1));
+    if len == 0 {
+        bytes.extend_from_slice(MAGIC);
+    }
+    bytes.extend(files.iter().flat_map(encode));
+    file.write_all(&bytes)
+}
+
+fn rewrite(path: &Path, files: &[(Stat, BlobDigest)]) -> io::Result<()> {
+    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+    let mut bytes = MAGIC.to_vec();
+    bytes.extend(files.iter().flat_map(encode));
+    file.write_all(&bytes)?;
+    file.persist(path)?;
+    Ok(())
+}
+
+fn encode((stat, blob): &(Stat, BlobDigest)) -> [u8; ROW] {
+    let mut row = [0; ROW];
+    let numbers = [stat.dev, stat.ino, stat.size, stat.mtime as u64, stat.ctime as u64];
+    for (slot, number) in row.chunks_exact_mut(8).zip(numbers) {
+        slot.copy_from_slice(&number.to_le_bytes());
+    }
+    row[40..72].copy_from_slice(blob.as_bytes());
+    let sum = checksum(&row);
+    row[72..].copy_from_slice(&sum);
+    row
+}
+
+fn decode(row: &[u8; ROW]) -> Option<(Stat, BlobDigest)> {
+    if row[72..] != checksum(row) {
+        return None;
+    }
+    let number = |i: usize| row[8 * i..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
+    let stat =
+        Stat { dev: number(0)?, ino: number(1)?, size: number(2)?, mtime: number(3)? as i64, ctime: number(4)? as i64 };
+    Some((stat, Digest::from_bytes(*row[40..].first_chunk()?)))
+}
+
+fn checksum(row: &[u8; ROW]) -> [u8; 8] {
+    let mut sum = [0; 8];
+    sum.copy_from_slice(&Digest::<StatRow>::of(&row[..72]).as_bytes()[..8]);
+    sum
+}
