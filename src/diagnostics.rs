@@ -38,4 +38,3 @@ fn report(problems: &Problems, problem: &Problem) -> Report {
         None => report,
     }
 }
-

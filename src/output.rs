@@ -26,7 +26,8 @@ impl Failure {
     /// `error: ...`, with the hint on a line of its own. A message that was drawn already (it ends in a newline)
     /// stays as it is.
     pub(crate) fn show(&self) {
-        let text = if self.message.ends_with('\n') { self.message.clone() } else { format!("error: {}\n", self.message) };
+        let text =
+            if self.message.ends_with('\n') { self.message.clone() } else { format!("error: {}\n", self.message) };
         say(&text);
         if let Some(hint) = &self.hint {
             say(&format!("hint: {hint}\n"));

@@ -57,7 +57,7 @@ impl Report {
     }
 
     fn json(&self, event: &Event) {
-        let line = LogLine::now(event.clone());
+        let line = LogLine { time: jiff::Timestamp::now(), event: event.clone() };
         if let Ok(line) = serde_json::to_string(&line) {
             say(&format!("{line}\n"));
         }
@@ -75,8 +75,12 @@ impl Report {
                     self.line(&format!("      run {address}: {reason}"));
                 }
             }
-            Event::StageProgress { address, done, total, unit } => self.progress(&mut state, address, *done, *total, unit),
-            Event::StageNote { address, line } if self.verbose >= VERBOSE => self.line(&format!("     note {address}: {line}")),
+            Event::StageProgress { address, done, total, unit } => {
+                self.progress(&mut state, address, *done, *total, unit)
+            }
+            Event::StageNote { address, line } if self.verbose >= VERBOSE => {
+                self.line(&format!("     note {address}: {line}"))
+            }
             Event::StageNote { .. } => {}
             Event::StageWarned { address, line } => self.line(&format!("  warning {address}: {line}")),
             Event::StageWaiting { address, .. } => {
@@ -125,7 +129,8 @@ impl Report {
         } else if running.told.elapsed() >= PULSE && done > 0 {
             running.told = Instant::now();
             let rate = done as f64 / running.started.elapsed().as_secs_f64();
-            let left = if total > done { format!(", {} left", span((total - done) as f64 / rate)) } else { String::new() };
+            let left =
+                if total > done { format!(", {} left", span((total - done) as f64 / rate)) } else { String::new() };
             let of = if total > 0 { format!(" of {total}") } else { String::new() };
             self.line(&format!("          {address}: {unit} {done}{of}, {rate:.1}/s{left}"));
         }

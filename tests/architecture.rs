@@ -14,7 +14,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
 ];
 
 fn edges() -> BTreeMap<String, BTreeSet<String>> {
-    let metadata = MetadataCommand::new().no_deps().other_options(vec!["--offline".into()]).exec().expect("cargo metadata");
+    let metadata =
+        MetadataCommand::new().no_deps().other_options(vec!["--offline".into()]).exec().expect("cargo metadata");
     let package = |package: &cargo_metadata::Package| {
         let normal = package.dependencies.iter().filter(|dependency| dependency.kind != DependencyKind::Development);
         (package.name.to_string(), normal.map(|dependency| dependency.name.clone()).collect())

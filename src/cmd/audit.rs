@@ -18,7 +18,7 @@ pub(crate) fn audit(args: &Audit) -> Result<Exit, Failure> {
         .map_err(|error| Failure::usage(format!("{}: {error}", args.figure.display())))?;
     match args.format {
         Format::Json => out(&format!("{:#}\n", serde_json::json!(audit)))?,
-        Format::Text => out(&audit.to_string())?,
+        Format::Text => out(&audit.render())?,
     };
     Ok(if matches!(audit.verdict, Verdict::Intact) { Exit::Done } else { Exit::Failed })
 }

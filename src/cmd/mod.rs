@@ -9,15 +9,14 @@ mod run;
 mod status;
 mod why;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use palinode_cache::Cache;
-use palinode_engine::{
-    graph::Graph,
-    registry::Registry,
-    select::Selection,
-    spec::{Overrides, load},
-};
+use palinode_engine::{expand::load, graph::Graph, overrides::Overrides, registry::Registry, select::SelectError};
+use petgraph::graph::NodeIndex;
 
 use crate::{
     cli::{Cli, Command, Pipeline},
@@ -46,31 +45,45 @@ fn registry() -> Registry {
 /// Reads the pipeline and applies the overrides; all its problems, drawn, are the failure.
 fn pipeline(args: &Pipeline) -> Result<Graph, Failure> {
     let cwd = std::env::current_dir().map_err(|error| Failure::usage(format!("current folder: {error}")))?;
-    let overrides = Overrides::parse(&args.set, cwd).map_err(|error| {
-        Failure::usage(error.to_string()).hint("overrides look like `--set params.model=./weights` or `--set axes.seed=[0]`")
-    })?;
-    load(&args.file, &registry(), &overrides).map_err(|problems| Failure::usage(diagnostics::render(&problems)))
+    let sets = args.set.iter().map(|set| assignment(set)).collect::<Result<_, _>>()?;
+    load(&args.file, &registry(), &Overrides { sets, cwd })
+        .map_err(|problems| Failure::usage(diagnostics::render(&problems)))
 }
 
-/// The part of the pipeline that `targets` name, with what it needs; all of it if there are none.
-fn selection(graph: &Graph, targets: &[String]) -> Result<Selection, Failure> {
-    graph.select(targets).map_err(|error| {
-        let failure = Failure::usage(error.to_string());
-        match error.hint() {
-            Some(hint) => failure.hint(hint),
-            None => failure,
-        }
-    })
+/// `key=value`, the value being YAML.
+fn assignment(set: &str) -> Result<(String, serde_yaml::Value), Failure> {
+    let hint = "overrides look like `--set params.model=./weights` or `--set axes.seed=[0]`";
+    let (key, value) =
+        set.split_once('=').ok_or_else(|| Failure::usage(format!("--set {set}: there is no `=`")).hint(hint))?;
+    let value = serde_yaml::from_str(value)
+        .map_err(|error| Failure::usage(format!("--set {set}: the value is not YAML: {error}")).hint(hint))?;
+    Ok((key.trim().to_owned(), value))
+}
+
+type Nodes = BTreeSet<NodeIndex>;
+
+/// The instances that `targets` name, with all that they need; the whole pipeline if there are none.
+fn selection(graph: &Graph, targets: &[String]) -> Result<Nodes, Failure> {
+    let selection = graph.select(targets).map_err(|error| unknown(&error))?;
+    Ok(selection.nodes(graph).collect())
+}
+
+/// The instances that a name like `tuned` or `tuned[rank=8]` means, without what they need.
+fn instances(graph: &Graph, name: &str) -> Result<Nodes, Failure> {
+    Ok(graph.find(name).map_err(|error| unknown(&error))?.into_iter().collect())
+}
+
+fn unknown(error: &SelectError) -> Failure {
+    let failure = Failure::usage(error.to_string());
+    match error.hint() {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
 }
 
 /// The pipeline's cache.
 fn cache(args: &Pipeline) -> Result<Cache, Failure> {
     open(&args.cache.clone().unwrap_or_else(|| beside(&args.file, ".palinode")))
-}
-
-/// The instances of a stage that a name like `tuned` or `tuned[rank=8]` means, without what they need.
-fn instances(graph: &Graph, name: &str) -> Result<std::collections::BTreeSet<petgraph::graph::NodeIndex>, Failure> {
-    graph.named(name).map_err(|error| Failure::usage(error.to_string()))
 }
 
 fn open(root: &Path) -> Result<Cache, Failure> {
@@ -83,7 +96,7 @@ fn beside(file: &Path, name: &str) -> PathBuf {
 }
 
 /// Stages that `--force` names must exist.
-fn force(graph: &Graph, stages: &[String]) -> Result<std::collections::BTreeSet<String>, Failure> {
+fn force(graph: &Graph, stages: &[String]) -> Result<BTreeSet<String>, Failure> {
     for stage in stages {
         if !graph.order.iter().any(|node| graph.instance(*node).address.stage == *stage) {
             return Err(Failure::usage(format!("--force: there is no stage `{stage}`")));

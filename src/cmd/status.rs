@@ -41,7 +41,8 @@ pub(crate) fn status(args: &Status) -> Result<Exit, Failure> {
     match args.format {
         Format::Json => {
             let value = lines.iter().map(|(stage, line)| {
-                let stale = line.stale.as_ref().map(|(address, reason)| json!({ "address": address, "reason": reason }));
+                let stale =
+                    line.stale.as_ref().map(|(address, reason)| json!({ "address": address, "reason": reason }));
                 json!({ "stage": stage, "instances": line.instances, "fresh": line.fresh, "never_run": line.never,
                         "stale": line.instances - line.fresh - line.never, "first_stale": stale })
             });
