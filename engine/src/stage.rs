@@ -23,6 +23,10 @@ pub trait Kind: Send + Sync + 'static {
     /// What the kind promises about its bytes.
     const DETERMINISM: Determinism = Determinism::Bitwise;
 
+    /// Fields of `Params` that say how the work is done and can't change its bytes (how many prompts go through the
+    /// model at once): the job gets them, the key doesn't hold them.
+    const UNKEYED: &'static [&'static str] = &[];
+
     /// The input ports.
     fn inputs() -> Vec<InputPort>;
     /// The output ports; the first is what a bare stage name means as an input elsewhere.
@@ -216,6 +220,10 @@ pub trait StageKind: Send + Sync {
     fn revision(&self) -> u32;
     /// See [`Kind::DETERMINISM`].
     fn determinism(&self) -> Determinism;
+    /// See [`Kind::UNKEYED`].
+    fn unkeyed(&self) -> &'static [&'static str] {
+        &[]
+    }
     /// See [`Kind::inputs`].
     fn inputs(&self) -> Vec<InputPort>;
     /// See [`Kind::outputs`].
@@ -258,6 +266,9 @@ impl<K: Kind> StageKind for Of<K> {
     }
     fn determinism(&self) -> Determinism {
         K::DETERMINISM
+    }
+    fn unkeyed(&self) -> &'static [&'static str] {
+        K::UNKEYED
     }
     fn inputs(&self) -> Vec<InputPort> {
         K::inputs()
