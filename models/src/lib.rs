@@ -39,3 +39,8 @@ pub use lens::{LensPoint, LogitLens};
 pub use model::CausalLm;
 pub use sampling::Sampling;
 pub use tokenizer::Tokenizer;
+pub use burn::tensor::Device;
+
+/// Bumped by hand when the same model and the same input give other bytes than before: it is part of the key of
+/// every result that was computed with a model.
+pub const NUMERICS_REVISION: u32 = 1;
