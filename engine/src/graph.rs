@@ -46,6 +46,20 @@ pub struct Instance {
     pub resources: Resources,
 }
 
+impl Instance {
+    /// All that it reads: port and producer, rows of a table one by one.
+    pub fn links(&self) -> impl Iterator<Item = (&str, NodeIndex)> {
+        self.inputs.iter().flat_map(|(port, binding)| {
+            let (one, rows) = match binding {
+                Binding::One(source) => (Some(source), &[] as &[TableRow]),
+                Binding::Table { rows, .. } => (None, rows.as_slice()),
+            };
+            let sources = one.into_iter().chain(rows.iter().filter_map(|row| row.source.as_ref()));
+            sources.map(|source| (port.as_str(), source.node))
+        })
+    }
+}
+
 /// What is linked to an input port.
 #[derive(Debug, Clone)]
 pub enum Binding {

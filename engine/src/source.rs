@@ -1,0 +1,168 @@
+//! Where each value of a file stands: values are read without positions, and a problem looks its place up here.
+
+use std::{fmt::Display, ops::Range};
+
+/// A value, or its key, by path from the top of the file: `stages`, `tuned`, `with`, `rank`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Place {
+    path: Vec<String>,
+    part: Part,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Part {
+    Value,
+    Key,
+    /// The first occurrence of a text in the value.
+    Text(String),
+}
+
+impl Place {
+    /// The whole file.
+    pub(crate) fn root() -> Self {
+        Self { path: Vec::new(), part: Part::Value }
+    }
+
+    /// The value under the key or index `segment`.
+    pub(crate) fn to(&self, segment: impl Display) -> Self {
+        let mut path = self.path.clone();
+        path.push(segment.to_string());
+        Self { path, part: Part::Value }
+    }
+
+    /// The key instead of the value.
+    pub(crate) fn key(&self) -> Self {
+        Self { path: self.path.clone(), part: Part::Key }
+    }
+
+    /// `text` within the value.
+    pub(crate) fn text(&self, text: impl Into<String>) -> Self {
+        Self { path: self.path.clone(), part: Part::Text(text.into()) }
+    }
+
+    /// Whether it is the value at `path`, or lies in it.
+    pub(crate) fn is_below(&self, path: &[String]) -> bool {
+        self.path.starts_with(path)
+    }
+}
+
+/// A file's text, and the places of its values: a tree in an arena, in which an alias shares its anchor's node.
+#[derive(Debug, Default)]
+pub(crate) struct Source {
+    text: String,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) root: Option<usize>,
+}
+
+/// A value's place.
+#[derive(Debug)]
+pub(crate) struct Node {
+    pub(crate) span: Range<usize>,
+    pub(crate) children: Children,
+}
+
+#[derive(Debug)]
+pub(crate) enum Children {
+    None,
+    List(Vec<usize>),
+    Map(Vec<Entry>),
+}
+
+/// A key of a mapping, with its value's node.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) span: Range<usize>,
+    pub(crate) value: usize,
+}
+
+impl Source {
+    pub(crate) fn new(text: String) -> Self {
+        Self { text, ..Self::default() }
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Line and column of the byte `offset`, from 1.
+    pub(crate) fn position(&self, offset: usize) -> (Option<usize>, Option<usize>) {
+        let Some(before) = self.text.get(..offset) else { return (None, None) };
+        let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
+        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (Some(line), Some(before[start..].chars().count() + 1))
+    }
+
+    /// The byte at a line and column counted from 1, clamped to the text.
+    pub(crate) fn offset(&self, line: usize, column: usize) -> usize {
+        let start = match line {
+            0 | 1 => 0,
+            _ => self.text.match_indices('\n').nth(line - 2).map_or(self.text.len(), |(newline, _)| newline + 1),
+        };
+        let rest = &self.text[start..];
+        rest.char_indices().nth(column.saturating_sub(1)).map_or(self.text.len(), |(byte, _)| start + byte)
+    }
+
+    /// The bytes of `place`; of the deepest value on its path that the file has.
+    pub(crate) fn span(&self, place: &Place) -> Option<Range<usize>> {
+        let mut node = self.root?;
+        let mut key = None;
+        let mut found = true;
+        for segment in &place.path {
+            match self.child(node, segment) {
+                Some((entry, child)) => (node, key) = (child, entry.map(|entry| &entry.span).or(key)),
+                None => {
+                    found = false;
+                    break;
+                }
+            }
+        }
+        let value = self.trimmed(&self.nodes[node].span);
+        let long = self.text.get(value.clone()).is_none_or(|text| text.contains('\n'));
+        match (&place.part, key) {
+            (Part::Text(text), _) if found => {
+                let inside = self.text.get(value.clone()).and_then(|slice| slice.find(text));
+                Some(inside.map_or(value.clone(), |at| value.start + at..value.start + at + text.len()))
+            }
+            (Part::Key, Some(key)) => Some(key.clone()),
+            (_, Some(key)) if !found || long => Some(key.clone()),
+            (_, None) if long => {
+                let line = self.text.get(value.clone()).and_then(|text| text.lines().next()).map_or(0, str::len);
+                Some(value.start..value.start + line)
+            }
+            _ => Some(value),
+        }
+    }
+
+    fn child(&self, node: usize, segment: &str) -> Option<(Option<&Entry>, usize)> {
+        match &self.nodes[node].children {
+            Children::None => None,
+            Children::List(items) => items.get(segment.parse::<usize>().ok()?).map(|item| (None, *item)),
+            Children::Map(entries) => {
+                let own = entries.iter().find(|entry| entry.key == segment);
+                own.map(|entry| (Some(entry), entry.value)).or_else(|| self.merged(entries, segment))
+            }
+        }
+    }
+
+    /// Looks behind a `<<`.
+    fn merged(&self, entries: &[Entry], segment: &str) -> Option<(Option<&Entry>, usize)> {
+        let merge = entries.iter().find(|entry| entry.key == "<<")?;
+        match &self.nodes[merge.value].children {
+            Children::None => None,
+            Children::Map(_) => self.child(merge.value, segment),
+            Children::List(maps) => maps.iter().find_map(|map| match &self.nodes[*map].children {
+                Children::Map(_) => self.child(*map, segment),
+                _ => None,
+            }),
+        }
+    }
+
+    /// Without the blank space that a block's end includes.
+    fn trimmed(&self, span: &Range<usize>) -> Range<usize> {
+        match self.text.get(span.clone()) {
+            Some(text) => span.start..span.start + text.trim_end().len().max(usize::from(!text.is_empty())),
+            None => span.clone(),
+        }
+    }
+}

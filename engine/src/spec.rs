@@ -1,0 +1,450 @@
+//! The declaration: a file's YAML read by hand into types, so that all of its problems come out at once.
+
+use std::{collections::HashMap, path::Path};
+
+use indexmap::IndexMap;
+use serde_json::{Map, Value as Json};
+use serde_yaml::Value as Yaml;
+
+use crate::{
+    address::Reference,
+    axes::{self, Axis},
+    graph::{Missing, Resources},
+    mistake::Mistake,
+    overrides,
+    problem::Report,
+    source::Place,
+};
+
+pub use crate::{expand::load, overrides::Overrides};
+
+/// A pipeline as declared.
+pub(crate) struct Spec {
+    pub(crate) name: String,
+    pub(crate) params: Json,
+    pub(crate) axes: Vec<Axis>,
+    pub(crate) stages: IndexMap<String, StageSpec>,
+}
+
+/// A stage as declared.
+pub(crate) struct StageSpec {
+    pub(crate) place: Place,
+    pub(crate) uses: Option<String>,
+    /// `None` where it can't be read.
+    pub(crate) with: Option<Map<String, Json>>,
+    pub(crate) inputs: Vec<InputSpec>,
+    /// All inputs could be read.
+    pub(crate) inputs_sound: bool,
+    pub(crate) over: Vec<(String, Place)>,
+    pub(crate) gather: Vec<(String, Place)>,
+    pub(crate) skip: Vec<Skip>,
+    pub(crate) missing: Option<Missing>,
+    pub(crate) resources: Resources,
+    /// Its shape is as declared: nothing about inputs and axes had to be left out.
+    pub(crate) sound: bool,
+}
+
+/// What is linked to a port.
+pub(crate) struct InputSpec {
+    pub(crate) port: String,
+    pub(crate) place: Place,
+    /// Where the link's text stands.
+    pub(crate) at: Place,
+    pub(crate) text: String,
+    pub(crate) link: Reference,
+    pub(crate) gather: Vec<(String, Place)>,
+}
+
+/// A partial match: axis, canonical labels.
+pub(crate) struct Skip {
+    pub(crate) place: Place,
+    pub(crate) matches: Vec<(String, Vec<String>, Place)>,
+}
+
+const TOP: [&str; 4] = ["name", "params", "axes", "stages"];
+const STAGE: [&str; 8] = ["uses", "with", "inputs", "over", "gather", "skip", "missing", "resources"];
+
+impl Spec {
+    /// Reads the whole file; problems go to `report`.
+    pub(crate) fn read(file: &Path, root: &Yaml, declared: &HashMap<String, Yaml>, report: &mut Report<'_>) -> Self {
+        let top = Place::root();
+        let mut spec = Self { name: String::new(), params: Json::Null, axes: Vec::new(), stages: IndexMap::new() };
+        for (key, value, place) in mapping("the file", root, &top, report) {
+            match key.as_str() {
+                "name" => spec.name = text("`name`", value, &place, report).unwrap_or_default(),
+                "params" => spec.params = read_params(value, &place, report),
+                "axes" => spec.axes = read_axes(value, &place, declared, report),
+                "stages" => {
+                    for (name, stage, place) in mapping("`stages`", value, &place, report) {
+                        if !is_name(&name) {
+                            report.at(&place.key(), Mistake::BadName { what: "a stage", name: name.clone() });
+                        }
+                        let stage = StageSpec::read(stage, place, report);
+                        spec.stages.insert(name, stage);
+                    }
+                }
+                _ => report.at(&place.key(), unknown(key, "the file", &TOP)),
+            }
+        }
+        if root.is_mapping() && root.get("stages").is_none() {
+            report.at(&top, Mistake::MissingKey { key: "stages", within: "the file" });
+        }
+        if spec.name.is_empty() {
+            spec.name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        }
+        spec
+    }
+}
+
+impl StageSpec {
+    fn read(value: &Yaml, place: Place, report: &mut Report<'_>) -> Self {
+        let mut stage = Self {
+            uses: None,
+            with: Some(Map::new()),
+            inputs: Vec::new(),
+            inputs_sound: true,
+            over: Vec::new(),
+            gather: Vec::new(),
+            skip: Vec::new(),
+            missing: None,
+            resources: Resources::default(),
+            sound: true,
+            place,
+        };
+        let place = stage.place.clone();
+        for (key, value, place) in mapping("a stage", value, &place, report) {
+            let problems = report.len();
+            match key.as_str() {
+                "uses" => stage.uses = text("`uses`", value, &place, report),
+                "with" => stage.with = read_with(value, &place, report),
+                "inputs" => {
+                    let inputs = mapping("`inputs`", value, &place, report);
+                    let read =
+                        inputs.into_iter().map(|(port, value, place)| InputSpec::read(port, value, place, report));
+                    stage.inputs = read.collect::<Vec<_>>().into_iter().flatten().collect();
+                    stage.inputs_sound = report.len() == problems;
+                }
+                "over" => stage.over = names("`over`", "over", value, &place, report),
+                "gather" => stage.gather = names("`gather`", "gather", value, &place, report),
+                "skip" => stage.skip = read_skip(value, &place, report),
+                "missing" => match value.as_str() {
+                    Some("error") => stage.missing = Some(Missing::Error),
+                    Some("drop") => stage.missing = Some(Missing::Drop),
+                    _ => report.at(&place, wrong("`missing`", "`error` or `drop`", value)),
+                },
+                "resources" => stage.resources = read_resources(value, &place, report),
+                _ => report.at(&place.key(), unknown(key.clone(), "a stage", &STAGE)),
+            }
+            let shapes = matches!(key.as_str(), "inputs" | "over" | "gather" | "skip");
+            stage.sound &= !shapes || report.len() == problems;
+        }
+        if !value.is_mapping() {
+            (stage.with, stage.sound, stage.inputs_sound) = (None, false, false);
+        } else if value.get("uses").is_none() {
+            report.at(&place.key(), Mistake::MissingKey { key: "uses", within: "a stage" });
+        }
+        stage
+    }
+}
+
+impl InputSpec {
+    fn read(port: String, value: &Yaml, place: Place, report: &mut Report<'_>) -> Option<Self> {
+        let (link, at, gather) = match value {
+            Yaml::Mapping(_) => {
+                let mut gather = Vec::new();
+                for (key, value, place) in mapping("an input", value, &place, report) {
+                    match key.as_str() {
+                        "from" => {}
+                        "gather" => gather = names("`gather`", "gather", value, &place, report),
+                        _ => report.at(&place.key(), unknown(key, "an input", &["from", "gather"])),
+                    }
+                }
+                let Some(from) = value.get("from") else {
+                    report.at(&place.key(), Mistake::MissingKey { key: "from", within: "an input" });
+                    return None;
+                };
+                (from, place.to("from"), gather)
+            }
+            other => (other, place.clone(), Vec::new()),
+        };
+        let Yaml::String(text) = link else {
+            report.at(&at, wrong(&format!("the input `{port}`"), "a text like `stage` or `stage.output`", link));
+            return None;
+        };
+        match Reference::parse(text) {
+            Ok(link) => Some(Self { port, place, at, text: text.clone(), link, gather }),
+            Err(reason) => {
+                report.at(&at, Mistake::BadLink { text: text.clone(), reason });
+                None
+            }
+        }
+    }
+}
+
+fn read_params(value: &Yaml, place: &Place, report: &mut Report<'_>) -> Json {
+    if !value.is_null() {
+        mapping("`params`", value, place, report);
+    }
+    let params = json(value, place, report).unwrap_or_default();
+    no_templates(&params, place, report);
+    params
+}
+
+fn read_axes(value: &Yaml, place: &Place, declared: &HashMap<String, Yaml>, report: &mut Report<'_>) -> Vec<Axis> {
+    let mut read = Vec::new();
+    for (name, value, place) in mapping("`axes`", value, place, report) {
+        if !is_name(&name) || name == "params" {
+            report.at(&place.key(), Mistake::BadName { what: "an axis", name: name.clone() });
+        }
+        let mut axis = Axis::read(&name, value, &place, report);
+        axis.declared = declared.get(&name).map(overrides::labels).unwrap_or_default();
+        for (i, label) in axis.labels.iter().enumerate() {
+            let (place, value) = match &label.record {
+                Some(record) => (place.to(i), Json::Object(record.clone())),
+                None => (place.to(i), label.value.clone()),
+            };
+            no_templates(&value, &place, report);
+        }
+        read.push(axis);
+    }
+    read
+}
+
+fn read_with(value: &Yaml, place: &Place, report: &mut Report<'_>) -> Option<Map<String, Json>> {
+    match value {
+        Yaml::Null => Some(Map::new()),
+        Yaml::Mapping(_) => match json(value, place, report)? {
+            Json::Object(fields) => Some(fields),
+            _ => None,
+        },
+        other => {
+            report.at(place, wrong("`with`", "a mapping", other));
+            None
+        }
+    }
+}
+
+fn read_skip(value: &Yaml, place: &Place, report: &mut Report<'_>) -> Vec<Skip> {
+    let mut skips = Vec::new();
+    for (i, item) in list("`skip`", value, place, report).iter().enumerate() {
+        let place = place.to(i);
+        let mut matches = Vec::new();
+        for (axis, labels, place) in mapping("an item of `skip`", item, &place, report) {
+            let labels = match labels {
+                Yaml::Sequence(items) => items.as_slice(),
+                one => std::slice::from_ref(one),
+            };
+            let label = |value: &Yaml| match json(value, &place, report).as_ref().and_then(axes::canonical) {
+                Some((text, _)) => Some(text),
+                None => {
+                    report.at(&place, Mistake::BadLabel { found: describe(value) });
+                    None
+                }
+            };
+            let labels = labels.iter().filter_map(label).collect();
+            matches.push((axis, labels, place));
+        }
+        skips.push(Skip { place, matches });
+    }
+    skips
+}
+
+fn read_resources(value: &Yaml, place: &Place, report: &mut Report<'_>) -> Resources {
+    let mut resources = Resources::default();
+    for (key, value, place) in mapping("`resources`", value, place, report) {
+        let whole = value.as_u64();
+        match (key.as_str(), whole) {
+            ("cpus", Some(cpus @ 1..)) => resources.cpus = usize::try_from(cpus).unwrap_or(usize::MAX),
+            ("gpus", Some(gpus)) => resources.gpus = usize::try_from(gpus).unwrap_or(usize::MAX),
+            ("memory", Some(mib)) => resources.memory_mib = mib,
+            ("memory", None) => match value.as_str().map(|text| (text, mebibytes(text))) {
+                Some((_, Some(mib))) => resources.memory_mib = mib,
+                Some((memory, None)) => report.at(&place, Mistake::BadMemory { memory: memory.to_owned() }),
+                None => report.at(&place, wrong("`memory`", "a text like `4GiB` or a number of MiB", value)),
+            },
+            ("cpus", _) => report.at(&place, wrong("`cpus`", "a whole number from 1", value)),
+            ("gpus", _) => report.at(&place, wrong("`gpus`", "a whole number", value)),
+            _ => report.at(&place.key(), unknown(key, "`resources`", &["cpus", "memory", "gpus"])),
+        }
+    }
+    resources
+}
+
+/// `4GiB` in MiB, rounded up.
+fn mebibytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let unit_at = text.find(|c: char| c.is_ascii_alphabetic())?;
+    let amount: f64 =
+        text[..unit_at].trim().parse().ok().filter(|amount: &f64| amount.is_finite() && *amount >= 0.0)?;
+    let bytes = match &text[unit_at..] {
+        "MiB" => (1u64 << 20) as f64,
+        "GiB" => (1u64 << 30) as f64,
+        "TiB" => (1u64 << 40) as f64,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        "TB" => 1e12,
+        _ => return None,
+    };
+    Some((amount * bytes / f64::from(1 << 20)).ceil() as u64)
+}
+
+/// Letters, digits, `_` and `-`, starting with a letter or `_`.
+fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
+}
+
+fn unknown(key: String, within: &'static str, known: &[&str]) -> Mistake {
+    Mistake::UnknownKey { key, within, known: known.iter().map(|key| (*key).to_owned()).collect() }
+}
+
+fn wrong(what: &str, expected: &'static str, found: &Yaml) -> Mistake {
+    Mistake::WrongType { what: what.to_owned(), expected, found: describe(found) }
+}
+
+/// Keys, values and their places; empty, with a problem, if it is no mapping.
+fn mapping<'y>(what: &str, value: &'y Yaml, place: &Place, report: &mut Report<'_>) -> Vec<(String, &'y Yaml, Place)> {
+    let Yaml::Mapping(map) = value else {
+        report.at(place, wrong(what, "a mapping", value));
+        return Vec::new();
+    };
+    let entry = |(key, value): (&Yaml, &'y Yaml)| match key_text(key) {
+        Some(key) => {
+            let place = place.to(&key);
+            Some((key, value, place))
+        }
+        None => {
+            report.at(place, Mistake::NotData { found: format!("{} as a key", describe(key)) });
+            None
+        }
+    };
+    map.iter().filter_map(entry).collect()
+}
+
+fn list<'y>(what: &str, value: &'y Yaml, place: &Place, report: &mut Report<'_>) -> &'y [Yaml] {
+    match value {
+        Yaml::Sequence(items) => items,
+        other => {
+            report.at(place, wrong(what, "a list", other));
+            &[]
+        }
+    }
+}
+
+fn text(what: &str, value: &Yaml, place: &Place, report: &mut Report<'_>) -> Option<String> {
+    let found = value.as_str().map(str::to_owned);
+    if found.is_none() {
+        report.at(place, wrong(what, "a text", value));
+    }
+    found
+}
+
+/// A list of axes, each once.
+fn names(
+    what: &str,
+    list_name: &'static str,
+    value: &Yaml,
+    place: &Place,
+    report: &mut Report<'_>,
+) -> Vec<(String, Place)> {
+    let mut names: Vec<(String, Place)> = Vec::new();
+    for (i, item) in list(what, value, place, report).iter().enumerate() {
+        let place = place.to(i);
+        let Some(axis) = text(&format!("an item of {what}"), item, &place, report) else { continue };
+        if names.iter().any(|(name, _)| *name == axis) {
+            report.at(&place, Mistake::AxisTwice { axis, list: list_name });
+        } else {
+            names.push((axis, place));
+        }
+    }
+    names
+}
+
+/// YAML to plain data: no tags, no infinities, keys as text. All problems are told; then there is no value.
+pub(crate) fn json(value: &Yaml, place: &Place, report: &mut Report<'_>) -> Option<Json> {
+    let refused = |found: &str| Mistake::NotData { found: found.to_owned() };
+    match value {
+        Yaml::Null => Some(Json::Null),
+        Yaml::Bool(b) => Some(Json::Bool(*b)),
+        Yaml::String(text) => Some(Json::String(text.clone())),
+        Yaml::Number(number) => {
+            let float = || number.as_f64().and_then(serde_json::Number::from_f64);
+            let whole = number.as_i64().map(Into::into).or_else(|| number.as_u64().map(Into::into));
+            let found = whole.or_else(float).map(Json::Number);
+            if found.is_none() {
+                report.at(place, refused(&format!("the number `{number}`")));
+            }
+            found
+        }
+        Yaml::Sequence(items) => {
+            let items: Vec<_> = items.iter().enumerate().map(|(i, item)| json(item, &place.to(i), report)).collect();
+            items.into_iter().collect::<Option<Vec<_>>>().map(Json::Array)
+        }
+        Yaml::Mapping(map) => {
+            let mut fields = Map::new();
+            let mut sound = true;
+            for (key, value) in map {
+                let Some(key) = key_text(key) else {
+                    report.at(place, refused(&format!("{} as a key", describe(key))));
+                    sound = false;
+                    continue;
+                };
+                match json(value, &place.to(&key), report) {
+                    Some(value) => {
+                        fields.insert(key, value);
+                    }
+                    None => sound = false,
+                }
+            }
+            sound.then_some(Json::Object(fields))
+        }
+        Yaml::Tagged(tagged) => {
+            report.at(place, refused(&format!("the tag `{}`", tagged.tag)));
+            None
+        }
+    }
+}
+
+fn key_text(key: &Yaml) -> Option<String> {
+    match key {
+        Yaml::String(text) => Some(text.clone()),
+        Yaml::Number(number) => Some(number.to_string()),
+        Yaml::Bool(b) => Some(b.to_string()),
+        _ => None,
+    }
+}
+
+/// Texts of params and axes are taken as they are: a template there would be a silent mistake.
+fn no_templates(value: &Json, place: &Place, report: &mut Report<'_>) {
+    match value {
+        Json::String(text) if text.contains("${") && !text.contains("$${") => {
+            report.at(&place.text("${"), Mistake::TemplateHere);
+        }
+        Json::Array(items) => {
+            items.iter().enumerate().for_each(|(i, item)| no_templates(item, &place.to(i), report));
+        }
+        Json::Object(fields) => fields.iter().for_each(|(key, item)| no_templates(item, &place.to(key), report)),
+        _ => {}
+    }
+}
+
+/// What a value is, for people.
+pub(crate) fn describe(value: &Yaml) -> String {
+    match value {
+        Yaml::Null => "null".to_owned(),
+        Yaml::Bool(b) => format!("`{b}`"),
+        Yaml::Number(number) => format!("the number `{number}`"),
+        Yaml::String(text) => format!("the text `{}`", shortened(text)),
+        Yaml::Sequence(_) => "a list".to_owned(),
+        Yaml::Mapping(_) => "a mapping".to_owned(),
+        Yaml::Tagged(tagged) => format!("a value with the tag `{}`", tagged.tag),
+    }
+}
+
+/// At most 40 characters of `text`.
+pub(crate) fn shortened(text: &str) -> String {
+    match text.char_indices().nth(40) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}

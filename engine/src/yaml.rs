@@ -1,0 +1,252 @@
+//! Text to a YAML value and the places of its parts, within limits that hold for any bytes whatever.
+
+use std::{collections::HashMap, fs, io::Read, ops::Range, path::Path};
+
+use saphyr_parser::{Event, Parser, Span};
+use serde_yaml::Value;
+
+use crate::{
+    mistake::Mistake,
+    source::{Children, Entry, Node, Source},
+};
+
+/// Larger files are refused.
+pub(crate) const MAX_BYTES: u64 = 16 << 20;
+/// Deeper values are refused.
+pub(crate) const MAX_DEPTH: usize = 100;
+/// More values are refused; those that aliases repeat count each time.
+pub(crate) const MAX_VALUES: usize = 300_000;
+
+/// A mistake and the bytes that it is about.
+pub(crate) type Found = (Option<Range<usize>>, Mistake);
+
+/// Reads the text of `file`; what is not UTF-8 is replaced, and told.
+pub(crate) fn read(file: &Path) -> (Source, Option<Found>) {
+    let mut bytes = Vec::new();
+    let read = fs::File::open(file).and_then(|open| open.take(MAX_BYTES + 1).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        return (Source::default(), Some((None, Mistake::Unreadable { error: error.to_string() })));
+    }
+    if bytes.len() as u64 > MAX_BYTES {
+        return (Source::default(), Some((None, Mistake::TooLarge)));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => (Source::new(text), None),
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+            (Source::new(text), Some((Some(at..at + '\u{FFFD}'.len_utf8()), Mistake::NotUtf8)))
+        }
+    }
+}
+
+/// Parses the text of `source`, whose places it fills in.
+///
+/// Two parsers must agree: the first walks the events, which takes no stack, gives the places and keeps the limits;
+/// only then the second builds values.
+pub(crate) fn parse(source: &mut Source) -> Result<Value, Vec<Found>> {
+    let text = source.text().to_owned();
+    let mut scan = Scan::new(&text);
+    let scanned = scan.run(&text);
+    (source.nodes, source.root) = (std::mem::take(&mut scan.nodes), scan.root);
+    scanned.map_err(|found| vec![found])?;
+    if !scan.repeated.is_empty() {
+        let found = |(key, first, span): (String, usize, Range<usize>)| {
+            let first_line = source.position(first).0.unwrap_or(1);
+            (Some(span), Mistake::DuplicateKey { key, first_line })
+        };
+        return Err(scan.repeated.into_iter().map(found).collect());
+    }
+    match serde_yaml::from_str::<Value>(&text).and_then(|mut value| value.apply_merge().map(|()| value)) {
+        Ok(Value::Null) => Err(vec![(None, Mistake::Empty)]),
+        Ok(value) => Ok(value),
+        Err(error) => {
+            let at = error.location().map(|location| source.offset(location.line(), location.column()));
+            Err(vec![syntax(&text, at, &error.to_string())])
+        }
+    }
+}
+
+/// Parses a value from the command line, within the same limits.
+pub(crate) fn value(text: &str) -> Result<Value, String> {
+    match parse(&mut Source::new(text.to_owned())) {
+        Ok(value) => Ok(value),
+        Err(found) => match found.into_iter().next() {
+            // `~`, `null` and nothing at all are a value here.
+            Some((_, Mistake::Empty)) | None => Ok(Value::Null),
+            Some((_, mistake)) => Err(mistake.to_string()),
+        },
+    }
+}
+
+/// A syntax error at the byte `at`; a tab in the indentation there, or just before, is what people mostly mean by it.
+fn syntax(text: &str, at: Option<usize>, message: &str) -> Found {
+    let Some(at) = at else { return (None, Mistake::Syntax { message: message.to_owned() }) };
+    let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
+    let indent = text[start..].len() - text[start..].trim_start_matches([' ', '\t']).len();
+    if let Some(tab) = text[start..start + indent].find('\t') {
+        return (Some(start + tab..start + tab + 1), Mistake::Tab);
+    }
+    let length = text[at..].chars().next().map_or(0, char::len_utf8);
+    (Some(at..at + length), Mistake::Syntax { message: message.to_owned() })
+}
+
+/// Events to an arena of places.
+struct Scan {
+    nodes: Vec<Node>,
+    root: Option<usize>,
+    /// Keys that stand twice in one mapping, with the byte of the first.
+    repeated: Vec<(String, usize, Range<usize>)>,
+    /// Mappings and sequences not yet closed.
+    open: Vec<Open>,
+    /// Node behind each anchor, and how many values it holds, once it is closed.
+    anchors: HashMap<usize, (usize, usize)>,
+    /// Byte of each character, where the text is not all ASCII.
+    bytes: Option<Vec<u32>>,
+    length: usize,
+    values: usize,
+}
+
+struct Open {
+    node: usize,
+    anchor: usize,
+    /// A key that waits for its value.
+    key: Option<(String, Range<usize>)>,
+    /// First occurrence of each key.
+    keys: HashMap<String, usize>,
+    /// How many values there were before.
+    before: usize,
+}
+
+impl Scan {
+    fn new(text: &str) -> Self {
+        let bytes = (!text.is_ascii()).then(|| text.char_indices().map(|(byte, _)| byte as u32).collect());
+        Self {
+            nodes: Vec::new(),
+            root: None,
+            repeated: Vec::new(),
+            open: Vec::new(),
+            anchors: HashMap::new(),
+            bytes,
+            length: text.len(),
+            values: 0,
+        }
+    }
+
+    fn run(&mut self, text: &str) -> Result<(), Found> {
+        let mut documents = 0;
+        for event in Parser::new_from_str(text) {
+            let (event, span) = event.map_err(|error| {
+                let at = self.byte(error.marker().index());
+                syntax(text, Some(at), error.info())
+            })?;
+            let span = self.range(span);
+            match event {
+                Event::DocumentStart(_) => {
+                    documents += 1;
+                    if documents > 1 {
+                        return Err((Some(span), Mistake::SeveralDocuments));
+                    }
+                }
+                Event::Scalar(scalar, _, anchor, _) => self.scalar(&scalar, anchor, span)?,
+                Event::SequenceStart(anchor, _) => self.start(anchor, span, Children::List(Vec::new()))?,
+                Event::MappingStart(anchor, _) => self.start(anchor, span, Children::Map(Vec::new()))?,
+                Event::SequenceEnd | Event::MappingEnd => self.end(&span),
+                Event::Alias(anchor) => self.alias(anchor, span)?,
+                Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn scalar(&mut self, text: &str, anchor: usize, span: Range<usize>) -> Result<(), Found> {
+        self.count(1, &span)?;
+        if let Some(Open { node, key: key @ None, keys, .. }) = self.open.last_mut()
+            && let Children::Map(entries) = &self.nodes[*node].children
+        {
+            if let Some(first) = keys.get(text) {
+                self.repeated.push((text.to_owned(), entries[*first].span.start, span.clone()));
+            }
+            keys.entry(text.to_owned()).or_insert(entries.len());
+            *key = Some((text.to_owned(), span.clone()));
+            let node = self.add(span, Children::None);
+            self.anchors.insert(anchor, (node, 1));
+            return Ok(());
+        }
+        let node = self.add(span, Children::None);
+        self.anchors.insert(anchor, (node, 1));
+        self.attach(node);
+        Ok(())
+    }
+
+    fn start(&mut self, anchor: usize, span: Range<usize>, children: Children) -> Result<(), Found> {
+        if self.open.len() >= MAX_DEPTH {
+            return Err((Some(span), Mistake::TooDeep));
+        }
+        let before = self.values;
+        self.count(1, &span)?;
+        // A mapping or sequence as a key gets an entry without a name.
+        let node = self.add(span, children);
+        self.open.push(Open { node, anchor, key: None, keys: HashMap::new(), before });
+        Ok(())
+    }
+
+    fn end(&mut self, span: &Range<usize>) {
+        let Some(open) = self.open.pop() else { return };
+        let node = &mut self.nodes[open.node];
+        node.span.end = span.end.max(node.span.start);
+        self.anchors.insert(open.anchor, (open.node, self.values - open.before));
+        self.attach(open.node);
+    }
+
+    fn alias(&mut self, anchor: usize, span: Range<usize>) -> Result<(), Found> {
+        match self.anchors.get(&anchor).copied() {
+            Some((node, values)) => {
+                self.count(values, &span)?;
+                self.attach(node);
+                Ok(())
+            }
+            None => Err((Some(span), Mistake::SelfAlias)),
+        }
+    }
+
+    fn add(&mut self, span: Range<usize>, children: Children) -> usize {
+        self.nodes.push(Node { span, children });
+        self.nodes.len() - 1
+    }
+
+    /// Hangs a finished node where it belongs.
+    fn attach(&mut self, child: usize) {
+        let Some(open) = self.open.last_mut() else {
+            self.root.get_or_insert(child);
+            return;
+        };
+        let child_span = self.nodes[child].span.clone();
+        match &mut self.nodes[open.node].children {
+            Children::List(items) => items.push(child),
+            Children::Map(entries) => match open.key.take() {
+                Some((key, span)) => entries.push(Entry { key, span, value: child }),
+                None => open.key = Some((String::new(), child_span)),
+            },
+            Children::None => {}
+        }
+    }
+
+    fn count(&mut self, values: usize, span: &Range<usize>) -> Result<(), Found> {
+        self.values = self.values.saturating_add(values);
+        if self.values > MAX_VALUES { Err((Some(span.clone()), Mistake::TooMany)) } else { Ok(()) }
+    }
+
+    fn range(&self, span: Span) -> Range<usize> {
+        let (start, end) = (self.byte(span.start.index()), self.byte(span.end.index()));
+        start..end.max(start)
+    }
+
+    /// The parser counts characters.
+    fn byte(&self, character: usize) -> usize {
+        match &self.bytes {
+            None => character.min(self.length),
+            Some(bytes) => bytes.get(character).map_or(self.length, |byte| *byte as usize),
+        }
+    }
+}
