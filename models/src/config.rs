@@ -156,7 +156,7 @@ impl ModelConfig {
         if self.family == Family::Llama && self.head % 2 == 1 {
             return Err(wrong("head_dim", self.head, "an even number, as rotary positions need"));
         }
-        if self.heads % self.kv_heads != 0 {
+        if !self.heads.is_multiple_of(self.kv_heads) {
             return Err(wrong("num_key_value_heads", self.kv_heads, "a divisor of num_attention_heads"));
         }
         Ok(())

@@ -68,23 +68,20 @@ impl Gpt2 {
     pub(crate) fn build(config: &ModelConfig, source: &mut impl Source, device: &Device) -> Result<Self> {
         let ModelConfig { hidden, inner, vocab_size, context, norm_eps, initializer_range: std, .. } = *config;
         let residual = std / (2.0 * config.layers as f64).sqrt();
-        let block = |at: usize, source: &mut dyn FnMut(&str, [usize; 2], f64) -> Result<Linear>| {
-            let linear = |name: &str| format!("transformer.h.{at}.{name}");
-            Ok::<_, crate::ModelError>((
-                Attention {
-                    c_attn: source(&linear("attn.c_attn"), [hidden, 3 * hidden], std)?,
-                    c_proj: source(&linear("attn.c_proj"), [hidden, hidden], residual)?,
-                    heads: config.heads,
-                },
-                Mlp {
-                    c_fc: source(&linear("mlp.c_fc"), [hidden, inner], std)?,
-                    c_proj: source(&linear("mlp.c_proj"), [inner, hidden], residual)?,
-                },
-            ))
-        };
         let mut h = Vec::with_capacity(config.layers);
         for at in 0..config.layers {
-            let (attn, mlp) = block(at, &mut |path, shape, std| source.linear(path, shape, false, true, std, device))?;
+            let mut linear = |name: &str, dims, std| {
+                source.linear(&format!("transformer.h.{at}.{name}"), dims, false, true, std, device)
+            };
+            let attn = Attention {
+                c_attn: linear("attn.c_attn", [hidden, 3 * hidden], std)?,
+                c_proj: linear("attn.c_proj", [hidden, hidden], residual)?,
+                heads: config.heads,
+            };
+            let mlp = Mlp {
+                c_fc: linear("mlp.c_fc", [hidden, inner], std)?,
+                c_proj: linear("mlp.c_proj", [inner, hidden], residual)?,
+            };
             let mut norm = |name| source.layer_norm(&format!("transformer.h.{at}.{name}"), hidden, norm_eps, device);
             h.push(Block { ln_1: norm("ln_1")?, attn, ln_2: norm("ln_2")?, mlp });
         }

@@ -5,6 +5,7 @@ mod attention;
 mod batch;
 mod cache;
 mod embedding;
+pub(crate) mod fused;
 mod linear;
 mod norm;
 pub mod ops;

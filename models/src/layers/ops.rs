@@ -3,6 +3,8 @@
 
 use burn::tensor::{Device, Int, Shape, Tensor, TensorData, activation, module};
 
+use super::fused;
+
 /// Fewest rows that a product with a `[k, n]` weight is computed with. The CPU's matrix product takes another
 /// path, with another order of summation, for one row (matrix times vector), for very small outputs with a
 /// transposed weight, and for outputs within 64 x 64 whose inner size is split. Above these sizes the order
@@ -44,12 +46,12 @@ pub fn rms_norm(x: Tensor<2>, weight: Tensor<1>, eps: f64) -> Tensor<2> {
 
 /// GELU by tanh, Hugging Face's `gelu_new`.
 pub fn gelu_new(x: Tensor<2>) -> Tensor<2> {
-    activation::gelu_approximate(x)
+    fused::gelu_new(x)
 }
 
 /// `silu(gate) * up`.
 pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
-    activation::silu(gate) * up
+    fused::swiglu(gate, up)
 }
 
 /// Scaled dot-product attention. `q` is `[batch, kv_heads, group * seq, head]` (the queries that share a key
