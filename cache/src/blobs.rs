@@ -62,10 +62,15 @@ impl Cache {
         if matches(path, entry, |path| self.look(path))? {
             return Ok(true);
         }
-        if fs::symlink_metadata(path).is_ok() {
-            tracing::warn!(path = %path.display(), "a blob is damaged; it counts as lost");
-            self.set_aside(path, || Ok(!matches(path, entry, stat::hash_file)?));
+        if fs::symlink_metadata(path).is_err() {
+            return Ok(false);
         }
+        // The index is never the truth: only the bytes condemn.
+        if matches(path, entry, stat::hash_file)? {
+            return Ok(true);
+        }
+        tracing::warn!(path = %path.display(), "a blob is damaged; it counts as lost");
+        self.set_aside(path, || Ok(!matches(path, entry, stat::hash_file)?));
         Ok(false)
     }
 
@@ -76,12 +81,14 @@ impl Cache {
         let mut dirs = BTreeSet::new();
         for file in &own {
             let to = self.spread("objects", &file.seen.entry.blob);
+            let dir = to.parent().unwrap_or(self.root()).to_owned();
+            // Also for a blob that is there: whoever put it may not have come to sync its name yet.
+            dirs.insert(dir.clone());
             if self.verified(&to, &file.seen.entry)? {
                 fs::remove_file(&file.path).map_err(io("remove", &file.path))?;
                 continue;
             }
             durable::sync_file(&file.path)?;
-            let dir = to.parent().unwrap_or(self.root()).to_owned();
             durable::make_dir(&dir)?;
             fs::rename(&file.path, &to).map_err(io("create", &to))?;
             // A writer that was still at it would make the name a lie.
@@ -90,7 +97,6 @@ impl Cache {
                 self.set_aside(&to, || Ok(true));
                 return Err(CacheError::Changing { path: file.path.clone() });
             }
-            dirs.insert(dir);
         }
         dirs.iter().try_for_each(|dir| durable::sync_dir(dir))?;
         Ok(own.into_iter().map(|file| file.seen.entry).collect())

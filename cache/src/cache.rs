@@ -1,23 +1,32 @@
 //! [`Cache`]: opening a cache folder, and where things lie in it.
 
 use std::{
-    fmt, fs,
+    fmt,
+    fs::{self, Permissions},
     io::{self, Write},
-    os::unix::fs::MetadataExt,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
 };
 
 use rustix::fs::{Access, access};
+use tempfile::NamedTempFile;
 
 use crate::{
-    Digest,
+    Digest, durable,
     error::{CacheError, io},
     scratch::{self, Session},
     stat_index::StatIndex,
 };
 
-const FORMAT: &str = "palinode cache 1";
+const FORMAT: &str = "palinode cache 1\n";
+const FOLDERS: [&str; 8] = ["objects", "records", "places", "index", "locks", "pointers", "tmp", "corrupt"];
+/// `format` comes last: where it is, the rest is.
+const FILES: [(&str, &str); 3] = [
+    (".gitignore", "*\n"),
+    ("CACHEDIR.TAG", "Signature: 8a477f597d28d172789f06886806bc55\n# A cache: see https://bford.info/cachedir/\n"),
+    ("format", FORMAT),
+];
 
 /// A cache folder. Cheap to clone; may be used by many threads and many processes at once.
 #[derive(Clone)]
@@ -43,7 +52,7 @@ impl Cache {
     /// A cache that can't be written is opened for reading.
     ///
     /// # Errors
-    /// If the folder can be neither made nor read, or holds a cache of another format.
+    /// If the folder can be neither made nor read, or holds something else, or a cache of another format.
     pub fn open(root: &Path) -> Result<Self, CacheError> {
         let root = std::path::absolute(root).map_err(io("find", root))?;
         let found = read_format(&root)?;
@@ -113,11 +122,9 @@ impl Cache {
     }
 
     /// A finished temporary file on the cache's file system, holding `bytes`.
-    pub(crate) fn temporary(&self, bytes: &[u8]) -> Result<tempfile::NamedTempFile, CacheError> {
+    pub(crate) fn temporary(&self, bytes: &[u8]) -> Result<NamedTempFile, CacheError> {
         let session = self.session()?;
-        let mut file = tempfile::NamedTempFile::new_in(session.path()).map_err(io("write in", session.path()))?;
-        file.write_all(bytes).map_err(io("write", file.path()))?;
-        Ok(file)
+        temporary_in(session.path(), bytes)
     }
 
     /// Whether `path` can be renamed into the cache.
@@ -126,12 +133,23 @@ impl Cache {
     }
 }
 
+/// Readable by others, as far as the umask lets them: a cache may be shared.
+pub(crate) fn temporary_in(dir: &Path, bytes: &[u8]) -> Result<NamedTempFile, CacheError> {
+    let mut builder = tempfile::Builder::new();
+    let builder = builder.permissions(Permissions::from_mode(0o666));
+    let mut file = builder.tempfile_in(dir).map_err(io("write in", dir))?;
+    file.write_all(bytes).map_err(io("write", file.path()))?;
+    Ok(file)
+}
+
 /// Tells whether there is a cache of our format.
 fn read_format(root: &Path) -> Result<bool, CacheError> {
     let path = root.join("format");
     match fs::read_to_string(&path) {
-        Ok(text) if text.trim_end() == FORMAT => Ok(true),
-        Ok(text) => Err(CacheError::Format { path, found: text.trim_end().to_owned(), expected: FORMAT.to_owned() }),
+        Ok(text) if text == FORMAT => Ok(true),
+        Ok(text) => {
+            Err(CacheError::Format { path, found: text.trim_end().to_owned(), expected: FORMAT.trim_end().to_owned() })
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(io("read", path)(error)),
     }
@@ -139,19 +157,42 @@ fn read_format(root: &Path) -> Result<bool, CacheError> {
 
 /// Folders may be deleted at any time by hand, so they are made again at each start; the rest only once.
 fn make_layout(root: &Path, found: bool) -> Result<(), CacheError> {
-    for name in ["objects", "records", "places", "index", "locks", "pointers", "tmp", "corrupt"] {
+    if !found {
+        refuse_foreign(root)?;
+    }
+    for name in FOLDERS {
         let dir = root.join(name);
         fs::create_dir_all(&dir).map_err(io("make the folder", &dir))?;
     }
     if found {
         return Ok(());
     }
-    let tag = "Signature: 8a477f597d28d172789f06886806bc55\n# A cache: see https://bford.info/cachedir/\n";
-    for (name, text) in [(".gitignore", "*\n"), ("CACHEDIR.TAG", tag), ("format", &format!("{FORMAT}\n"))] {
+    let session = Session::start(&root.join("tmp"))?;
+    for (name, text) in FILES {
         let path = root.join(name);
-        let mut file = tempfile::NamedTempFile::new_in(root.join("tmp")).map_err(io("write in", root))?;
-        file.write_all(text.as_bytes()).map_err(io("write", &path))?;
+        let file = temporary_in(session.path(), text.as_bytes())?;
+        durable::sync_file(file.path())?;
         file.persist(&path).map_err(|error| io("write", &path)(error.error))?;
+    }
+    Ok(())
+}
+
+/// A folder that holds anything else is not made a cache by a slip in a path.
+fn refuse_foreign(root: &Path) -> Result<(), CacheError> {
+    let entries = match fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(io("read the folder", root)(error)),
+    };
+    for entry in entries {
+        let name = entry.map_err(io("read the folder", root))?.file_name();
+        let name = name.to_string_lossy();
+        // Ours if another process is at this very point, or was killed there.
+        let same =
+            |file: &str, text: &str| *file == name && fs::read_to_string(root.join(file)).is_ok_and(|t| t == text);
+        if !FOLDERS.contains(&&*name) && !FILES.iter().any(|(file, text)| same(file, text)) {
+            return Err(CacheError::Foreign { root: root.to_owned(), found: name.into_owned() });
+        }
     }
     Ok(())
 }

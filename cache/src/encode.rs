@@ -17,8 +17,12 @@ pub fn value(hasher: &mut blake3::Hasher, value: &Value) {
                 hasher.update(b"u").update(&u.to_le_bytes());
             } else {
                 let x = number.as_f64().unwrap_or(f64::NAN);
-                if x.fract() == 0.0 && x.abs() < 9.0e15 {
+                // The casts are exact: the bounds are powers of two.
+                const TWO_63: f64 = 9_223_372_036_854_775_808.0;
+                if x.fract() == 0.0 && (-TWO_63..TWO_63).contains(&x) {
                     hasher.update(b"i").update(&(x as i64).to_le_bytes());
+                } else if x.fract() == 0.0 && (TWO_63..2.0 * TWO_63).contains(&x) {
+                    hasher.update(b"u").update(&(x as u64).to_le_bytes());
                 } else {
                     hasher.update(b"d").update(&x.to_bits().to_le_bytes());
                 }

@@ -21,6 +21,14 @@ pub enum CacheError {
         /// The cache.
         root: PathBuf,
     },
+    /// The folder named as a cache is something else.
+    #[error("{} holds `{found}`, so it is not a cache: name a new or empty folder", root.display())]
+    Foreign {
+        /// The folder.
+        root: PathBuf,
+        /// What lies in it.
+        found: String,
+    },
     /// The cache, or a record in it, was written by another version.
     #[error("{} has format {found:?}, this version of palinode reads {expected:?}: use another cache folder", path.display())]
     Format {

@@ -8,6 +8,8 @@ use crate::{
     parse_record,
 };
 
+const ATTEMPTS: usize = 3;
+
 /// What came of publishing a record.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Published {
@@ -47,7 +49,7 @@ impl Cache {
         let path = self.spread("records", &record.key);
         let dir = path.parent().unwrap_or(self.root());
         durable::make_dir(dir)?;
-        loop {
+        for _ in 0..ATTEMPTS {
             if let Some(first) = self.record(&record.key)? {
                 return Ok(Published::Existed(Box::new(first)));
             }
@@ -59,6 +61,8 @@ impl Cache {
                 return Ok(Published::New);
             }
         }
+        // There is a damaged record that could not be set aside.
+        Err(io("replace", &path)(io::ErrorKind::AlreadyExists.into()))
     }
 
     /// Sets a record aside: its outputs can't be had again.

@@ -93,13 +93,20 @@ pub(crate) fn remove_stale(tmp: &Path) {
         if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             continue;
         }
-        let alive = File::open(path.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_err());
-        if !alive {
+        if is_dead(&path) {
             match fs::remove_dir_all(&path) {
                 Ok(()) => tracing::debug!(path = %path.display(), "removed what a dead process left"),
                 Err(error) => tracing::debug!(path = %path.display(), %error, "can't remove a stale folder"),
             }
         }
+    }
+}
+
+/// Whether no living process owns the folder; in doubt it lives.
+fn is_dead(session: &Path) -> bool {
+    match File::open(session.join(LOCK)) {
+        Ok(lock) => lock.try_lock().is_ok(),
+        Err(error) => error.kind() == std::io::ErrorKind::NotFound,
     }
 }
 

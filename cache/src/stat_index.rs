@@ -10,7 +10,7 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use crate::{BlobDigest, Digest, digest::StatRow, stat::Stat};
+use crate::{BlobDigest, CacheError, Digest, cache::temporary_in, digest::StatRow, stat::Stat};
 
 /// dev, inode, size, mtime, ctime; digest; the first bytes of a checksum over these.
 const ROW: usize = 5 * 8 + 32 + 8;
@@ -109,12 +109,11 @@ fn append(path: &Path, files: &[(Stat, BlobDigest)]) -> io::Result<()> {
     file.write_all(&bytes)
 }
 
-fn rewrite(path: &Path, files: &[(Stat, BlobDigest)]) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+fn rewrite(path: &Path, files: &[(Stat, BlobDigest)]) -> Result<(), CacheError> {
     let mut bytes = MAGIC.to_vec();
     bytes.extend(files.iter().flat_map(encode));
-    file.write_all(&bytes)?;
-    file.persist(path)?;
+    let file = temporary_in(path.parent().unwrap_or(Path::new(".")), &bytes)?;
+    file.persist(path).map_err(|error| crate::error::io("write", path)(error.error))?;
     Ok(())
 }
 
