@@ -5,7 +5,7 @@
 //! results become known.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     path::PathBuf,
     sync::Arc,
 };
@@ -13,6 +13,7 @@ use std::{
 use palinode_cache::{Cache, CacheError, External, KeyParts, PortContent, Record, Row, StageKey, TreeDigest};
 use petgraph::graph::NodeIndex;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{
     graph::{Binding, Graph, Instance, Source},
@@ -121,7 +122,7 @@ pub enum PlanError {
         /// The file or folder.
         path: PathBuf,
         /// Why.
-        source: CacheError,
+        source: Box<CacheError>,
     },
     /// The cache can't be read.
     #[error(transparent)]
@@ -178,17 +179,20 @@ impl<'a> Planner<'a> {
             let instance = graph.instance(node);
             for (param, path) in &instance.paths {
                 let id = (path, instance.kind.name(), param.as_str());
-                if !hashed.contains_key(&id) {
-                    let external = cache.hash_path(path, &|file| instance.kind.reads(param, file));
-                    let unreadable = |source| PlanError::Unreadable {
-                        address: instance.address.to_string(),
-                        param: param.clone(),
-                        path: path.clone(),
-                        source,
-                    };
-                    hashed.insert(id, Arc::new(external.map_err(unreadable)?));
-                }
-                outside.insert((node, param.clone()), hashed[&id].clone());
+                let external = match hashed.entry(id) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(new) => {
+                        let external = cache.hash_path(path, &|file| instance.kind.reads(param, file));
+                        let unreadable = |source| PlanError::Unreadable {
+                            address: instance.address.to_string(),
+                            param: param.clone(),
+                            path: path.clone(),
+                            source: Box::new(source),
+                        };
+                        new.insert(Arc::new(external.map_err(unreadable)?))
+                    }
+                };
+                outside.insert((node, param.clone()), external.clone());
             }
         }
         let force = options.force.clone();
@@ -332,12 +336,19 @@ impl<'a> Planner<'a> {
             kind: instance.kind.name().to_owned(),
             revision: instance.kind.revision(),
             numerics: instance.kind.numerics(),
-            params: instance.params.clone(),
+            params: keyed(instance),
             files: self.outside(node).into_iter().map(digest).collect(),
             inputs,
         };
         Identity { key: parts.key(), parts, sources }
     }
+}
+
+/// The params that can change bytes.
+fn keyed(instance: &Instance) -> BTreeMap<String, serde_json::Value> {
+    let mut params = instance.params.clone();
+    params.retain(|name, _| !instance.kind.unkeyed().contains(&name.as_str()));
+    params
 }
 
 /// All outputs that are linked to an instance.
