@@ -52,11 +52,11 @@ pub fn point(logits: &[f32]) -> LensPoint {
     let (mut total, mut weighted) = (0.0, 0.0);
     for &logit in logits {
         let shifted = f64::from(logit) - most;
-        let weight = shifted.exp();
+        let weight = libm::exp(shifted);
         total += weight;
         weighted += if weight > 0.0 { weight * shifted } else { 0.0 };
     }
-    LensPoint { top1: top1 as u32, entropy: total.ln() - weighted / total, max_probability: 1.0 / total }
+    LensPoint { top1: top1 as u32, entropy: libm::log(total) - weighted / total, max_probability: 1.0 / total }
 }
 
 #[cfg(test)]

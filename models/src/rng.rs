@@ -68,10 +68,10 @@ impl Stream {
         (bits >> 11) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
-    /// Standard normal, by Box and Muller.
+    /// Standard normal, by Box and Muller. With libm in Rust: the system's differs from machine to machine.
     pub fn normal(&mut self) -> f64 {
-        let radius = (-2.0 * (1.0 - self.uniform_f64()).ln()).sqrt();
-        radius * (std::f64::consts::TAU * self.uniform_f64()).cos()
+        let radius = (-2.0 * libm::log(1.0 - self.uniform_f64())).sqrt();
+        radius * libm::cos(std::f64::consts::TAU * self.uniform_f64())
     }
 }
 

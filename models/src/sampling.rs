@@ -77,7 +77,7 @@ impl Sampling {
             order.retain(|&(_, score)| score >= last);
         }
         let most = order[0].1;
-        order.iter_mut().for_each(|(_, score)| *score = (*score - most).exp());
+        order.iter_mut().for_each(|(_, score)| *score = libm::exp(*score - most));
         if let Some(top_p) = self.top_p.filter(|&top_p| top_p < 1.0) {
             let total: f64 = order.iter().map(|&(_, weight)| weight).sum();
             let (mut tail, mut kept) = (0.0, order.len());

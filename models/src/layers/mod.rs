@@ -6,6 +6,7 @@ mod batch;
 mod cache;
 mod embedding;
 pub(crate) mod fused;
+pub(crate) mod fused_rows;
 mod linear;
 mod norm;
 pub mod ops;

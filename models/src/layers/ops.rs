@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Int, Shape, Tensor, TensorData, activation, module};
 
-use super::fused;
+use super::{fused, fused_rows};
 
 /// Fewest rows that a product with a `[k, n]` weight is computed with. The CPU's matrix product takes another
 /// path, with another order of summation, for one row (matrix times vector), for very small outputs with a
@@ -21,6 +21,12 @@ fn fewest_rows(k: usize, n: usize) -> usize {
 pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
     let [rows, inner] = x.dims();
     let fewest = fewest_rows(inner, weight.dims()[1]);
+    if rows >= fewest
+        && fused_rows::available(&x)
+        && let Some(bias) = bias
+    {
+        return fused_rows::linear(x, weight, bias);
+    }
     let product = if rows >= fewest {
         x.matmul(weight)
     } else {
@@ -35,7 +41,10 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
 
 /// Layer normalisation of rows.
 pub fn layer_norm(x: Tensor<2>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<2> {
-    module::layer_norm(x, weight, Some(bias), eps)
+    match fused_rows::available(&x) {
+        true => fused_rows::layer_norm(x, weight, bias, eps),
+        false => module::layer_norm(x, weight, Some(bias), eps),
+    }
 }
 
 /// Root-mean-square normalisation of rows.
@@ -68,6 +77,12 @@ pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, group: usize, bias: O
         scores = by_head.reshape([batch, kv_heads, grouped, keys]);
     }
     activation::softmax(scores, 3).matmul(v)
+}
+
+/// Causal self-attention of rows `[batch * seq, 3 * width]` of packed q|k|v, if there is a form in one pass for rows
+/// of this length on this device.
+pub fn causal_attention(qkv: &Tensor<2>, seq: usize, heads: usize) -> Option<Tensor<2>> {
+    fused_rows::causal_attention(qkv, seq, heads)
 }
 
 /// Negative log-likelihood `[n]` of the targets `[n]` under logits `[n, vocab]`.

@@ -22,7 +22,8 @@ impl Rope {
             None => ((pass.start..pass.start + seq).map(|at| at as f32).collect::<Vec<f32>>(), 1),
         };
         let half = head / 2;
-        let inverse: Vec<f32> = (0..half).map(|i| 1.0 / (theta as f32).powf((2 * i) as f32 / head as f32)).collect();
+        let inverse: Vec<f32> =
+            (0..half).map(|i| 1.0 / libm::powf(theta as f32, (2 * i) as f32 / head as f32)).collect();
         let table = |function: fn(f32) -> f32| {
             let values = positions
                 .iter()
@@ -30,7 +31,7 @@ impl Rope {
                 .collect();
             ops::from_vec(values, [rows, 1, seq, head], &device)
         };
-        Rope { cos: table(f32::cos), sin: table(f32::sin) }
+        Rope { cos: table(libm::cosf), sin: table(libm::sinf) }
     }
 
     /// Rotates `[batch, heads, seq, head]`.
