@@ -13,6 +13,8 @@ use crate::{
     stat::{self, Seen, Stat},
 };
 
+const ATTEMPTS: usize = 3;
+
 impl Cache {
     /// Takes a finished file: it is gone from `path` afterwards. No one may have it open for writing.
     ///
@@ -81,25 +83,34 @@ impl Cache {
         let mut dirs = BTreeSet::new();
         for file in &own {
             let to = self.spread("objects", &file.seen.entry.blob);
-            let dir = to.parent().unwrap_or(self.root()).to_owned();
-            // Also for a blob that is there: whoever put it may not have come to sync its name yet.
-            dirs.insert(dir.clone());
-            if self.verified(&to, &file.seen.entry)? {
-                fs::remove_file(&file.path).map_err(io("remove", &file.path))?;
-                continue;
-            }
-            durable::sync_file(&file.path)?;
-            durable::make_dir(&dir)?;
-            fs::rename(&file.path, &to).map_err(io("create", &to))?;
-            // A writer that was still at it would make the name a lie.
-            let now = Stat::of(&fs::metadata(&to).map_err(io("read", &to))?);
-            if (now.size, now.mtime) != (file.seen.stat.size, file.seen.stat.mtime) {
-                self.set_aside(&to, || Ok(true));
-                return Err(CacheError::Changing { path: file.path.clone() });
-            }
+            self.install(file, &to)?;
+            // Also for a blob that was there: whoever put it may not have come to sync its name yet.
+            dirs.extend(to.parent().map(Path::to_owned));
         }
         dirs.iter().try_for_each(|dir| durable::sync_dir(dir))?;
         Ok(own.into_iter().map(|file| file.seen.entry).collect())
+    }
+
+    /// Moves a file to its name, unless a whole blob has it.
+    fn install(&self, file: &Own, to: &Path) -> Result<(), CacheError> {
+        for _ in 0..ATTEMPTS {
+            if self.verified(to, &file.seen.entry)? {
+                return fs::remove_file(&file.path).map_err(io("remove", &file.path));
+            }
+            durable::sync_file(&file.path)?;
+            durable::make_dir(to.parent().unwrap_or(self.root()))?;
+            if durable::move_new(&file.path, to)? {
+                // A writer that was still at it would make the name a lie.
+                let now = Stat::of(&fs::metadata(to).map_err(io("read", to))?);
+                if (now.size, now.mtime) == (file.seen.stat.size, file.seen.stat.mtime) {
+                    return Ok(());
+                }
+                self.set_aside(to, || Ok(!matches(to, &file.seen.entry, stat::hash_file)?));
+                return Err(CacheError::Changing { path: file.path.clone() });
+            }
+        }
+        // There is a damaged blob that could not be set aside.
+        Err(io("replace", to)(io::ErrorKind::AlreadyExists.into()))
     }
 
     /// Makes `path` a read-only file of our own on our file system, and hashes it.
@@ -166,4 +177,218 @@ fn list(dir: &Path, prefix: &str, files: &mut BTreeMap<String, PathBuf>) -> Resu
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::PermissionsExt, sync::Barrier};
+
+    use super::*;
+    use crate::testing::{cache, entry, flip_bit, later, names, rewrite};
+
+    fn blob(cache: &Cache, bytes: &[u8]) -> PathBuf {
+        cache.spread("objects", &entry(bytes).blob)
+    }
+
+    #[test]
+    fn a_file_is_taken_and_can_only_be_read() {
+        let (_dir, cache) = cache();
+        let scratch = cache.scratch().unwrap();
+        let path = scratch.path().join("a");
+        fs::write(&path, "hello").unwrap();
+        let file = cache.put_file(&path).unwrap();
+        assert_eq!(file, entry(b"hello"));
+        assert!(!path.exists());
+        let place = cache.locate(&file).unwrap().unwrap();
+        assert!(place.ends_with(format!("objects/{}/{}", &file.blob.hex()[..2], &file.blob.hex()[2..])));
+        assert_eq!(fs::read(&place).unwrap(), b"hello");
+        assert_eq!(fs::metadata(&place).unwrap().permissions().mode() & 0o777, 0o444);
+    }
+
+    #[test]
+    fn equal_files_are_one_blob() {
+        let (_dir, cache) = cache();
+        let a = cache.put_bytes(b"same").unwrap();
+        let inode = fs::metadata(blob(&cache, b"same")).unwrap().ino();
+        assert_eq!(cache.put_bytes(b"same").unwrap(), a);
+        assert_eq!(fs::metadata(blob(&cache, b"same")).unwrap().ino(), inode);
+        assert_eq!(cache.put_bytes(b"").unwrap(), entry(b""));
+        assert!(cache.locate(&entry(b"")).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_large_file_has_the_digest_of_its_bytes() {
+        let (_dir, cache) = cache();
+        let bytes: Vec<u8> = (0..9_000_001u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        assert_eq!(cache.put_bytes(&bytes).unwrap(), entry(&bytes));
+    }
+
+    #[test]
+    fn a_folder_is_taken_file_by_file() {
+        let (_dir, cache) = cache();
+        let scratch = cache.scratch().unwrap();
+        let dir = scratch.path().join("out");
+        fs::create_dir_all(dir.join("base/empty")).unwrap();
+        fs::write(dir.join("base/b"), "same").unwrap();
+        fs::write(dir.join("a"), "same").unwrap();
+        let tree = cache.put_dir(&dir).unwrap();
+        let same = entry(b"same");
+        assert_eq!(tree.0, BTreeMap::from([("a".to_owned(), same), ("base/b".to_owned(), same)]));
+        assert!(cache.locate(&same).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_folder_with_anything_but_files_is_left_as_it_is() {
+        let (_dir, cache) = cache();
+        let scratch = cache.scratch().unwrap();
+        let bad: [(&str, fn(&Path)); 3] = [
+            ("is a symlink: an output holds files only", |dir| {
+                std::os::unix::fs::symlink("a", dir.join("z")).unwrap();
+            }),
+            ("is a socket, not a file or folder", |dir| {
+                std::os::unix::net::UnixListener::bind(dir.join("z")).unwrap();
+            }),
+            ("its name is not valid UTF-8: rename it", |dir| {
+                use std::os::unix::ffi::OsStrExt;
+                fs::write(dir.join(std::ffi::OsStr::from_bytes(b"z\xff")), "").unwrap();
+            }),
+        ];
+        for (i, (message, make)) in bad.into_iter().enumerate() {
+            let dir = scratch.path().join(i.to_string());
+            fs::create_dir(&dir).unwrap();
+            fs::write(dir.join("a"), "a").unwrap();
+            make(&dir);
+            let error = cache.put_dir(&dir).unwrap_err().to_string();
+            assert!(error.ends_with(message), "{error}");
+            assert!(dir.join("a").exists());
+        }
+        let error = cache.put_file(scratch.path()).unwrap_err().to_string();
+        assert!(error.ends_with("is a folder, not a file"), "{error}");
+    }
+
+    #[test]
+    fn a_file_with_another_name_is_copied() {
+        let (dir, cache) = cache();
+        let scratch = cache.scratch().unwrap();
+        let (own, taken) = (dir.path().join("own"), scratch.path().join("taken"));
+        fs::write(&own, "mine").unwrap();
+        fs::hard_link(&own, &taken).unwrap();
+        let file = cache.put_file(&taken).unwrap();
+        fs::write(&own, "else").unwrap();
+        assert!(!taken.exists());
+        assert_eq!(fs::read(cache.locate(&file).unwrap().unwrap()).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn a_flipped_bit_is_noticed_although_the_time_was_put_back() {
+        let (_dir, cache) = cache();
+        let file = cache.put_bytes(b"precious bytes").unwrap();
+        let path = blob(&cache, b"precious bytes");
+        // Known to the index, so that only the stat can tell.
+        assert!(later(|| cache.locate(&file)).unwrap().is_some());
+        let stat = Stat::of(&fs::metadata(&path).unwrap());
+        assert_eq!(cache.index().get(&stat), Some(file.blob));
+
+        flip_bit(&path);
+        assert_eq!(Stat::of(&fs::metadata(&path).unwrap()).mtime, stat.mtime);
+        assert_eq!(cache.locate(&file).unwrap(), None);
+        assert!(!path.exists());
+        assert_eq!(names(&cache, "corrupt").len(), 1);
+
+        cache.put_bytes(b"precious bytes").unwrap();
+        assert_eq!(cache.locate(&file).unwrap(), Some(path));
+    }
+
+    #[test]
+    fn a_new_blob_is_not_trusted_by_its_stat() {
+        let (_dir, cache) = cache();
+        let file = cache.put_bytes(b"new").unwrap();
+        cache.locate(&file).unwrap();
+        assert_eq!(cache.index().get(&Stat::of(&fs::metadata(blob(&cache, b"new")).unwrap())), None);
+    }
+
+    #[test]
+    fn putting_over_a_damaged_blob_heals_it() {
+        for damage in [&b"b"[..], b"longer", b""] {
+            let (_dir, cache) = cache();
+            let file = cache.put_bytes(b"a").unwrap();
+            let path = blob(&cache, b"a");
+            rewrite(&path, damage, &fs::metadata(&path).unwrap());
+            assert_eq!(cache.put_bytes(b"a").unwrap(), file);
+            assert_eq!(fs::read(cache.locate(&file).unwrap().unwrap()).unwrap(), b"a");
+        }
+    }
+
+    #[test]
+    fn a_blob_that_is_gone_or_no_file_is_none() {
+        let (_dir, cache) = cache();
+        let file = cache.put_bytes(b"a").unwrap();
+        let path = blob(&cache, b"a");
+        fs::remove_file(&path).unwrap();
+        assert_eq!(cache.locate(&file).unwrap(), None);
+        fs::create_dir(&path).unwrap();
+        assert_eq!(cache.locate(&file).unwrap(), None);
+        assert!(!path.exists());
+        cache.put_bytes(b"a").unwrap();
+        assert_eq!(cache.locate(&file).unwrap(), Some(path));
+    }
+
+    #[test]
+    fn a_wrong_row_in_the_index_condemns_nothing() {
+        let (_dir, cache) = cache();
+        let file = cache.put_bytes(b"a").unwrap();
+        let path = blob(&cache, b"a");
+        cache.index().add(&[(Stat::of(&fs::metadata(&path).unwrap()), entry(b"b").blob)]);
+        assert_eq!(cache.locate(&file).unwrap(), Some(path));
+    }
+
+    #[test]
+    fn a_read_only_cache_finds_but_takes_nothing() {
+        let (dir, cache) = cache();
+        let file = cache.put_bytes(b"a").unwrap();
+        let damaged = cache.put_bytes(b"damaged").unwrap();
+        flip_bit(&blob(&cache, b"damaged"));
+        let cache = cache.as_read_only();
+        assert!(cache.is_read_only());
+        assert!(later(|| cache.locate(&file)).unwrap().is_some());
+        assert_eq!(cache.locate(&damaged).unwrap(), None);
+        assert!(blob(&cache, b"damaged").exists());
+        assert_eq!(cache.record(&crate::testing::record(1).key).unwrap(), None);
+        assert_eq!(cache.last("p", "a"), None);
+        fs::write(dir.path().join("input"), "x").unwrap();
+        assert_eq!(later(|| cache.hash_path(&dir.path().join("input"), &|_| true)).unwrap().tree.size(), 1);
+
+        let key = crate::testing::record(1).key;
+        let refused = [
+            cache.put_bytes(b"b").err(),
+            cache.scratch().err(),
+            cache.lock(&key).err(),
+            cache.publish(&crate::testing::record(1)).err(),
+            cache.set_last("p", "a", &key).err(),
+            cache.forget(&key).err(),
+        ];
+        for error in refused {
+            assert!(matches!(error, Some(CacheError::ReadOnly { .. })), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn eight_may_put_the_same_blobs_at_once() {
+        let (_dir, cache) = cache();
+        let barrier = Barrier::new(8);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                let (cache, barrier) = (Cache::open(cache.root()).unwrap(), &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    for n in 0..20u8 {
+                        let file = cache.put_bytes(&[n; 5000]).unwrap();
+                        assert!(cache.locate(&file).unwrap().is_some());
+                    }
+                });
+            }
+        });
+        assert_eq!(names(&cache, "corrupt"), [""; 0]);
+        assert!((0..20u8).all(|n| cache.locate(&entry(&[n; 5000])).unwrap().is_some()));
+    }
 }

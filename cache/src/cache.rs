@@ -205,3 +205,69 @@ fn host() -> String {
     let name: String = name.chars().map(safe).take(64).collect();
     if name.trim_matches('.').is_empty() { "host".to_owned() } else { name }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn opening_again_finds_what_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("new/.palinode");
+        let file = Cache::open(&root).unwrap().put_bytes(b"a").unwrap();
+        let again = Cache::open(&root).unwrap();
+        assert!(again.locate(&file).unwrap().is_some());
+        assert_eq!(again.root(), root);
+        assert_eq!(fs::read_to_string(root.join(".gitignore")).unwrap(), "*\n");
+        // Made again where a user tidied up.
+        for name in FOLDERS {
+            fs::remove_dir_all(root.join(name)).unwrap();
+        }
+        let empty = Cache::open(&root).unwrap();
+        assert_eq!(empty.locate(&file).unwrap(), None);
+        empty.put_bytes(b"a").unwrap();
+    }
+
+    #[test]
+    fn an_interrupted_start_is_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("tmp")).unwrap();
+        fs::write(dir.path().join(".gitignore"), "*\n").unwrap();
+        Cache::open(dir.path()).unwrap();
+        assert!(dir.path().join("format").exists());
+    }
+
+    #[test]
+    fn a_folder_that_is_something_else_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(".gitignore"), "/target\n").unwrap();
+        let error = Cache::open(dir.path()).unwrap_err().to_string();
+        assert!(error.ends_with("holds `.gitignore`, so it is not a cache: name a new or empty folder"), "{error}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        let error = Cache::open(&dir.path().join(".gitignore")).unwrap_err();
+        assert!(matches!(error, CacheError::Io { .. }), "{error}");
+    }
+
+    #[test]
+    fn another_format_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        Cache::open(dir.path()).unwrap();
+        fs::write(dir.path().join("format"), "palinode cache 2\n").unwrap();
+        let error = Cache::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("has format \"palinode cache 2\", this version of palinode reads"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_without_write_permission_is_opened_for_reading() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Cache::open(dir.path()).unwrap().put_bytes(b"a").unwrap();
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o555)).unwrap();
+        // Root may write anywhere, so there is nothing to see then.
+        if access(dir.path(), Access::WRITE_OK).is_err() {
+            let cache = Cache::open(dir.path()).unwrap();
+            assert!(cache.is_read_only());
+            assert!(cache.locate(&file).unwrap().is_some());
+        }
+        fs::set_permissions(dir.path(), Permissions::from_mode(0o755)).unwrap();
+    }
+}

@@ -150,3 +150,42 @@ impl<K> Hash for Digest<K> {
         self.0.hash(state);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_blob_has_the_digest_that_b3sum_prints() {
+        let hex = "af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262";
+        assert_eq!(BlobDigest::of(b"").hex(), hex);
+        assert_eq!(BlobDigest::of(b"").short(), "af1349b9f5f9");
+        assert_eq!(serde_json::to_string(&BlobDigest::of(b"")).unwrap(), format!("\"{hex}\""));
+    }
+
+    #[test]
+    fn equal_bytes_of_different_types_have_different_digests() {
+        assert_ne!(BlobDigest::of(b"x").as_bytes(), TreeDigest::of(b"x").as_bytes());
+        assert_ne!(StageKey::of(b"x").as_bytes(), TreeDigest::of(b"x").as_bytes());
+    }
+
+    #[test]
+    fn only_64_lower_case_digits_are_a_digest() {
+        for text in ["", "af13", &"A".repeat(64), &"g".repeat(64), &"a".repeat(65), &"é".repeat(32)] {
+            let error = text.parse::<BlobDigest>().unwrap_err().to_string();
+            assert!(error.contains("64 lower-case hexadecimal digits expected"), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn hex_reads_back(bytes: [u8; 32]) {
+            let digest = BlobDigest::from_bytes(bytes);
+            prop_assert_eq!(digest.hex().parse::<BlobDigest>().unwrap(), digest);
+            let json = serde_json::to_string(&digest).unwrap();
+            prop_assert_eq!(serde_json::from_str::<BlobDigest>(&json).unwrap(), digest);
+        }
+    }
+}

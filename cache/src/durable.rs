@@ -41,18 +41,24 @@ pub(crate) fn make_dir(path: &Path) -> Result<(), CacheError> {
     }
 }
 
-/// Gives `from` the name `to` unless something has it already; tells whether it did. `from` may remain.
-pub(crate) fn link(from: &Path, to: &Path) -> Result<bool, CacheError> {
-    match fs::hard_link(from, to) {
+/// Moves `from` to `to` unless something is there already; tells whether it did. Never replaces: whoever is reading
+/// the first file would see it change under them, and with records the first must win.
+pub(crate) fn move_new(from: &Path, to: &Path) -> Result<bool, CacheError> {
+    let moved = match rename_new(from, to) {
+        // Not every file system can (NFS can't): then a hard link, which can't replace either.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => link_new(from, to),
+        moved => moved,
+    };
+    match moved {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-        // File systems without hard links (FAT, some FUSE) may still rename without overwriting.
-        Err(error) => match rename_new(from, to) {
-            Ok(()) => Ok(true),
-            Err(second) if second.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            Err(_) => Err(io("create", to)(error)),
-        },
+        Err(error) => Err(io("create", to)(error)),
     }
+}
+
+fn link_new(from: &Path, to: &Path) -> io::Result<()> {
+    fs::hard_link(from, to)?;
+    fs::remove_file(from)
 }
 
 #[cfg(target_os = "linux")]
@@ -64,4 +70,27 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn rename_new(_: &Path, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_stays() {
+        let moves: [fn(&Path, &Path) -> io::Result<()>; 2] = [rename_new, link_new];
+        for move_new in moves {
+            let dir = tempfile::tempdir().unwrap();
+            let [a, b, to] = ["a", "b", "to"].map(|name| dir.path().join(name));
+            fs::write(&a, "a").unwrap();
+            fs::write(&b, "b").unwrap();
+            move_new(&a, &to).unwrap();
+            assert_eq!(move_new(&b, &to).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+            assert_eq!(fs::read(&to).unwrap(), b"a");
+            assert!(!a.exists() && b.exists());
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let error = move_new(&dir.path().join("none"), &dir.path().join("to")).unwrap_err().to_string();
+        assert!(error.starts_with("can't create") && error.ends_with("to: no such file or folder"), "{error}");
+    }
 }

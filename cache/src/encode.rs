@@ -66,3 +66,97 @@ fn tag(hasher: &mut blake3::Hasher, tag: u8) {
 fn length(hasher: &mut blake3::Hasher, len: usize) {
     hasher.update(&(len as u64).to_le_bytes());
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::{collection::vec, prelude::*};
+    use serde_json::json;
+
+    use super::*;
+    use crate::{Blob, BlobDigest, Digest};
+
+    fn digest(value: &Value) -> BlobDigest {
+        let mut hasher = Digest::<Blob>::hasher();
+        super::value(&mut hasher, value);
+        Digest::finish(&hasher)
+    }
+
+    /// Any value without floats, of which some equal integers.
+    pub(crate) fn arbitrary() -> impl Strategy<Value = Value> {
+        let scalar = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            (-3i64..3).prop_map(Value::from),
+            "[a-c\"]{0,3}".prop_map(Value::from),
+        ];
+        scalar.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                vec(inner.clone(), 0..4).prop_map(Value::from),
+                vec(("[a-c]{0,2}", inner), 0..4).prop_map(|fields| fields.into_iter().collect()),
+            ]
+        })
+    }
+
+    /// The same value written with the fields of each object in the opposite order.
+    fn backwards(value: &Value) -> String {
+        match value {
+            Value::Object(fields) => {
+                let fields = fields.iter().rev().map(|(name, field)| format!("{}:{}", json!(name), backwards(field)));
+                format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
+            }
+            Value::Array(items) => format!("[{}]", items.iter().map(backwards).collect::<Vec<_>>().join(",")),
+            scalar => scalar.to_string(),
+        }
+    }
+
+    #[test]
+    fn numbers_are_equal_if_their_values_are() {
+        let same = [
+            ("1", "1.0"),
+            ("0", "-0.0"),
+            ("5e-5", "0.00005"),
+            ("1000000000000000000", "1e18"),
+            ("9223372036854775808", "9223372036854775808.0"),
+            ("-9223372036854775808", "-9223372036854775808.0"),
+        ];
+        for (a, b) in same {
+            let [x, y] = [a, b].map(|text| digest(&serde_json::from_str(text).unwrap()));
+            assert_eq!(x, y, "{a} {b}");
+        }
+        let different = ["1", "1.5", "\"1\"", "true", "[1]", "-1", "1e300", "18446744073709551615", "null", "[]", "{}"];
+        for (i, a) in different.iter().enumerate() {
+            for b in &different[i + 1..] {
+                let [x, y] = [a, b].map(|text| digest(&serde_json::from_str(text).unwrap()));
+                assert_ne!(x, y, "{a} {b}");
+            }
+        }
+    }
+
+    #[test]
+    fn nesting_counts() {
+        assert_ne!(digest(&json!([["a"], "b"])), digest(&json!(["a", ["b"]])));
+        assert_ne!(digest(&json!(["ab", "c"])), digest(&json!(["a", "bc"])));
+        assert_ne!(digest(&json!({"a": {"b": 1}})), digest(&json!({"a": {}, "b": 1})));
+    }
+
+    proptest! {
+        #[test]
+        fn order_of_fields_does_not_count(value in arbitrary()) {
+            let again: Value = serde_json::from_str(&backwards(&value)).unwrap();
+            prop_assert_eq!(digest(&value), digest(&again));
+        }
+
+        #[test]
+        fn different_values_have_different_digests(a in arbitrary(), b in arbitrary()) {
+            prop_assert_eq!(a == b, digest(&a) == digest(&b));
+        }
+
+        #[test]
+        fn a_number_survives_json(x in any::<f64>().prop_filter("finite", |x| x.is_finite())) {
+            let text = serde_json::to_string(&x).unwrap();
+            let again: Value = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(digest(&Value::from(x)), digest(&again));
+        }
+    }
+}

@@ -107,3 +107,21 @@ fn reason(error: &io::Error) -> String {
         _ => error.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_is_quoted_in_words() {
+        let say = |kind: io::ErrorKind| io("write", "/c/a")(kind.into()).to_string();
+        assert_eq!(
+            say(io::ErrorKind::StorageFull),
+            "can't write /c/a: the disk is full; free some space, or put the cache on another disk"
+        );
+        assert_eq!(say(io::ErrorKind::PermissionDenied), "can't write /c/a: permission denied");
+        assert_eq!(say(io::ErrorKind::ReadOnlyFilesystem), "can't write /c/a: the file system is read-only");
+        let error = CacheError::ReadOnly { root: "/c".into() };
+        assert_eq!(error.to_string(), "the cache /c is read-only: results can be looked up in it but not added");
+    }
+}

@@ -181,3 +181,142 @@ fn follow(path: &Path) -> Result<fs::Metadata, CacheError> {
         _ => io("read", path)(error),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::{fs::symlink, net::UnixListener};
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::testing::{cache, entry, later, rewrite};
+
+    /// A cache, and a folder with two files and a hidden one.
+    fn setup() -> (TempDir, Cache, PathBuf) {
+        let (dir, cache) = cache();
+        let input = dir.path().join("input");
+        fs::create_dir_all(input.join("sub")).unwrap();
+        for (name, text) in [("a.txt", "a"), ("sub/b.txt", "b"), (".hidden", "h")] {
+            fs::write(input.join(name), text).unwrap();
+        }
+        (dir, cache, input)
+    }
+
+    fn visible(name: &str) -> bool {
+        !name.split('/').any(|part| part.starts_with('.'))
+    }
+
+    fn names(external: &External) -> Vec<&str> {
+        external.tree.0.keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn a_folder_is_the_files_that_are_read() {
+        let (_dir, cache, input) = setup();
+        let all = cache.hash_path(&input, &visible).unwrap();
+        assert_eq!(names(&all), ["a.txt", "sub/b.txt"]);
+        assert_eq!(all.tree.0["sub/b.txt"], entry(b"b"));
+        assert_eq!(all.places["sub/b.txt"], input.join("sub/b.txt"));
+        let some = cache.hash_path(&input, &|name| name.starts_with("sub/")).unwrap();
+        assert_eq!(names(&some), ["sub/b.txt"]);
+    }
+
+    #[test]
+    fn a_file_has_no_name_but_its_extension() {
+        let (_dir, cache, input) = setup();
+        let file = cache.hash_path(&input.join("a.txt"), &|_| false).unwrap();
+        assert_eq!(names(&file), ["file.txt"]);
+        fs::rename(input.join("a.txt"), input.join("c.txt")).unwrap();
+        assert_eq!(cache.hash_path(&input.join("c.txt"), &visible).unwrap().tree, file.tree);
+        let hidden = cache.hash_path(&input.join(".hidden"), &visible).unwrap();
+        assert_eq!(names(&hidden), ["file"]);
+    }
+
+    #[test]
+    fn symlinks_are_followed() {
+        let (dir, cache, input) = setup();
+        fs::write(dir.path().join("blob"), "far").unwrap();
+        symlink("../blob", input.join("c.txt")).unwrap();
+        symlink("sub", input.join("again")).unwrap();
+        let external = cache.hash_path(&input, &visible).unwrap();
+        assert_eq!(names(&external), ["a.txt", "again/b.txt", "c.txt", "sub/b.txt"]);
+        assert_eq!(external.tree.0["c.txt"], entry(b"far"));
+        fs::write(dir.path().join("blob"), "new").unwrap();
+        assert_eq!(external.recheck(&cache, &visible).unwrap(), [input.join("c.txt")]);
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_if_it_is_read() {
+        let bad: [(&str, fn(&Path)); 4] = [
+            ("leads back to", |dir| symlink("..", dir.join("sub/z")).unwrap()),
+            ("leads back to z", |dir| symlink("z", dir.join("z")).unwrap()),
+            ("is a symlink to nowhere, which does not exist", |dir| symlink("nowhere", dir.join("z")).unwrap()),
+            ("is a socket, not a file or folder", |dir| drop(UnixListener::bind(dir.join("z")).unwrap())),
+        ];
+        for (message, make) in bad {
+            let (_dir, cache, input) = setup();
+            make(&input);
+            let error = cache.hash_path(&input, &visible).unwrap_err();
+            assert!(matches!(error, CacheError::Refused { .. }), "{error}");
+            assert!(error.to_string().contains(message), "{error}");
+        }
+        let (_dir, cache, input) = setup();
+        UnixListener::bind(input.join(".socket")).unwrap();
+        symlink("nowhere", input.join(".link")).unwrap();
+        assert_eq!(names(&cache.hash_path(&input, &visible).unwrap()), ["a.txt", "sub/b.txt"]);
+        let error = cache.hash_path(&input.join("none"), &visible).unwrap_err().to_string();
+        assert!(error.ends_with("none: no such file or folder"), "{error}");
+    }
+
+    #[test]
+    fn an_edit_of_the_same_size_with_its_time_put_back_is_noticed() {
+        for settle in [false, true] {
+            let (_dir, cache, input) = setup();
+            let path = input.join("a.txt");
+            let hash = || cache.hash_path(&input, &visible).unwrap();
+            let before = if settle { later(hash) } else { hash() };
+            assert_eq!(before.seen["a.txt"].settled, settle);
+            rewrite(&path, b"A", &fs::metadata(&path).unwrap());
+            assert_eq!(before.recheck(&cache, &visible).unwrap(), [path]);
+            assert_eq!(hash().tree.0["a.txt"], entry(b"A"));
+        }
+    }
+
+    #[test]
+    fn a_touched_file_is_not_changed() {
+        let (_dir, cache, input) = setup();
+        let before = later(|| cache.hash_path(&input, &visible)).unwrap();
+        let file = fs::File::options().write(true).open(input.join("a.txt")).unwrap();
+        file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(before.recheck(&cache, &visible).unwrap(), [""; 0].map(PathBuf::from));
+        assert_eq!(cache.hash_path(&input, &visible).unwrap().tree, before.tree);
+    }
+
+    #[test]
+    fn added_and_removed_files_are_changes() {
+        let (_dir, cache, input) = setup();
+        let before = later(|| cache.hash_path(&input, &visible)).unwrap();
+        fs::write(input.join("new"), "n").unwrap();
+        fs::write(input.join(".swap"), "s").unwrap();
+        fs::remove_file(input.join("a.txt")).unwrap();
+        assert_eq!(before.recheck(&cache, &visible).unwrap(), [input.join("new"), input.join("a.txt")]);
+        fs::remove_dir_all(&input).unwrap();
+        assert_eq!(before.recheck(&cache, &visible).unwrap(), [input.join("a.txt"), input.join("sub/b.txt")]);
+    }
+
+    #[test]
+    fn a_known_file_is_not_read_again() {
+        let (_dir, cache, input) = setup();
+        let path = input.join("a.txt");
+        let stat = Stat::of(&fs::metadata(&path).unwrap());
+        cache.hash_path(&path, &visible).unwrap();
+        assert_eq!(cache.index().get(&stat), None, "too new to be trusted");
+        later(|| cache.hash_path(&path, &visible)).unwrap();
+        assert_eq!(cache.index().get(&stat), Some(entry(b"a").blob));
+
+        // A lie shows that the index was asked, also by the next process.
+        cache.index().add(&[(stat, entry(b"lie").blob)]);
+        let next = Cache::open(cache.root()).unwrap();
+        assert_eq!(next.hash_path(&path, &visible).unwrap().tree.0["file.txt"].blob, entry(b"lie").blob);
+    }
+}

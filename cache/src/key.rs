@@ -54,3 +54,101 @@ impl KeyParts {
         Digest::finish(&hasher)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::btree_map, prelude::*};
+    use serde_json::json;
+
+    use super::*;
+    use crate::encode::tests::arbitrary as arbitrary_value;
+
+    fn tree(byte: u8) -> TreeDigest {
+        Digest::of(&[byte])
+    }
+
+    fn arbitrary() -> impl Strategy<Value = KeyParts> {
+        let row = |byte| Row { coords: vec![("rank".to_owned(), json!(byte))], content: Some(tree(byte)) };
+        let port = prop_oneof![
+            (0u8..4).prop_map(|byte| PortContent::One(tree(byte))),
+            (1u8..4).prop_map(move |n| PortContent::Table((0..n).map(row).collect())),
+        ];
+        let params = btree_map("[a-d]", prop_oneof![arbitrary_value(), (0.0..1.0f64).prop_map(Value::from)], 0..4);
+        let numerics = btree_map("[a-d]", arbitrary_value(), 0..2);
+        let files = btree_map("[a-d]", (0u8..4).prop_map(tree), 0..3);
+        ("[a-z]{1,8}", any::<u32>(), numerics, params, files, btree_map("[a-d]", port, 0..3)).prop_map(
+            |(kind, revision, numerics, params, files, inputs)| KeyParts {
+                kind,
+                revision,
+                numerics,
+                params,
+                files,
+                inputs,
+            },
+        )
+    }
+
+    /// Every way to change one thing.
+    fn mutations(parts: &KeyParts) -> Vec<(&'static str, KeyParts)> {
+        let mut all = Vec::new();
+        let mut add = |what, change: &dyn Fn(&mut KeyParts)| {
+            let mut changed = parts.clone();
+            change(&mut changed);
+            if changed != *parts {
+                all.push((what, changed));
+            }
+        };
+        let row = |byte| Row { coords: vec![("axis".to_owned(), json!("x"))], content: Some(tree(byte)) };
+        add("kind", &|parts| parts.kind.push('x'));
+        add("revision", &|parts| parts.revision = parts.revision.wrapping_add(1));
+        add("numerics added", &|parts| _ = parts.numerics.insert("new".to_owned(), json!(1)));
+        add("numerics removed", &|parts| _ = parts.numerics.pop_first());
+        add("param added", &|parts| _ = parts.params.insert("new".to_owned(), Value::Null));
+        add("param removed", &|parts| _ = parts.params.pop_first());
+        add("param changed", &|parts| parts.params.values_mut().for_each(|value| *value = json!([value.clone()])));
+        add("file added", &|parts| _ = parts.files.insert("new".to_owned(), tree(0)));
+        add("file changed", &|parts| parts.files.values_mut().for_each(|file| *file = tree(99)));
+        add("input added", &|parts| _ = parts.inputs.insert("one".to_owned(), PortContent::One(tree(0))));
+        add("table added", &|parts| _ = parts.inputs.insert("table".to_owned(), PortContent::Table(vec![row(0)])));
+        for port in parts.inputs.keys() {
+            add("input removed", &|parts| _ = parts.inputs.remove(port));
+            add("input renamed", &|parts| {
+                let content = parts.inputs.remove(port).unwrap();
+                parts.inputs.insert(format!("{port}x"), content);
+            });
+            let table = |parts: &mut KeyParts, change: &dyn Fn(&mut Vec<Row>)| match parts.inputs.get_mut(port) {
+                Some(PortContent::Table(rows)) => change(rows),
+                Some(PortContent::One(one)) => *one = tree(98),
+                None => {}
+            };
+            add("row added", &|parts| table(parts, &|rows| rows.push(row(1))));
+            add("rows reordered", &|parts| table(parts, &|rows| rows.reverse()));
+            add("row dropped", &|parts| table(parts, &|rows| rows[0].content = None));
+            add("label", &|parts| table(parts, &|rows| rows[0].coords[0].1 = json!("0")));
+            add("axis", &|parts| table(parts, &|rows| rows[0].coords[0].0 = "other".to_owned()));
+        }
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn any_change_gives_another_key(parts in arbitrary()) {
+            for (what, changed) in mutations(&parts) {
+                prop_assert_ne!(parts.key(), changed.key(), "{}", what);
+            }
+        }
+
+        #[test]
+        fn parts_read_back_with_the_same_key(parts in arbitrary()) {
+            let again: KeyParts = serde_json::from_str(&serde_json::to_string(&parts).unwrap()).unwrap();
+            prop_assert_eq!(again.key(), parts.key());
+        }
+    }
+
+    /// Keys are on users' disks: a change here means that everyone's results are lost.
+    #[test]
+    fn the_encoding_is_frozen() {
+        let key = crate::testing::parts(1).key();
+        assert_eq!(key.hex(), "46cd1cde6fc573dbd9d0cc823108f3d18758dce6524aaeee9a5ae1830a965eb7");
+    }
+}

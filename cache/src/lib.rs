@@ -17,7 +17,7 @@
 //! | path | holds | if it is lost or damaged |
 //! |---|---|---|
 //! | `objects/ab/cdef...` | a blob by its digest, mode 0444 | noticed on read, set aside, made again |
-//! | `records/ab/cdef...` | the record of a key, created by `link()`: the first wins | the same |
+//! | `records/ab/cdef...` | the record of a key; never replaced: the first wins | the same |
 //! | `places/ab/cdef.../*` | external places of a blob; verified like blobs | the place is asked for again |
 //! | `index/<host>.stat` | digests of files by their stat | files are hashed again |
 //! | `pointers/ab/cdef...` | the key that an address had last | a miss is explained less well |
@@ -46,6 +46,8 @@ mod records;
 mod scratch;
 mod stat;
 mod stat_index;
+#[cfg(test)]
+mod testing;
 mod tree;
 
 pub use cache::Cache;

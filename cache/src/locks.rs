@@ -55,3 +55,45 @@ impl Cache {
         Ok((file, path))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use crate::{
+        Cache,
+        testing::{cache, record},
+    };
+
+    #[test]
+    fn one_at_a_time_holds_a_key() {
+        let (_dir, cache) = cache();
+        let other = Cache::open(cache.root()).unwrap();
+        let (key, second) = (record(1).key, record(2).key);
+        let lock = cache.lock(&key).unwrap();
+        assert!(other.try_lock(&key).unwrap().is_none());
+        assert!(cache.try_lock(&key).unwrap().is_none());
+        assert!(other.try_lock(&second).unwrap().is_some());
+        drop(lock);
+        assert!(other.try_lock(&key).unwrap().is_some());
+    }
+
+    #[test]
+    fn who_waits_gets_it_next() {
+        let (_dir, cache) = cache();
+        let key = record(1).key;
+        let lock = cache.lock(&key).unwrap();
+        let (send, receive) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let cache = cache.clone();
+            scope.spawn(move || {
+                let _lock = cache.lock(&key).unwrap();
+                send.send("waiter").unwrap();
+            });
+            std::thread::yield_now();
+            assert!(receive.try_recv().is_err());
+            drop(lock);
+            assert_eq!(receive.recv().unwrap(), "waiter");
+        });
+    }
+}

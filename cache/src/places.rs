@@ -45,3 +45,42 @@ impl Cache {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{cache, entry};
+
+    #[test]
+    fn bytes_outside_the_cache_are_found_while_they_are_there() {
+        let (dir, cache) = cache();
+        let file = entry(b"weights");
+        assert_eq!(cache.locate(&file).unwrap(), None);
+        let [a, b] = ["a", "b"].map(|name| dir.path().join(name));
+        for path in [&a, &b] {
+            fs::write(path, "weights").unwrap();
+            cache.refer(path, &file).unwrap();
+            cache.refer(path, &file).unwrap();
+        }
+        assert_eq!(fs::read_dir(cache.spread("places", &file.blob)).unwrap().count(), 2);
+        assert!(cache.locate(&file).unwrap().is_some());
+
+        fs::write(&a, "WEIGHTS").unwrap();
+        assert_eq!(cache.locate(&file).unwrap(), Some(b.clone()));
+        fs::remove_file(&b).unwrap();
+        assert_eq!(cache.locate(&file).unwrap(), None);
+        fs::write(&b, "weights").unwrap();
+        assert_eq!(cache.locate(&file).unwrap(), Some(b));
+        assert!(a.exists(), "a user's file is never moved");
+    }
+
+    #[test]
+    fn garbage_in_a_note_is_ignored() {
+        let (_dir, cache) = cache();
+        let file = entry(b"x");
+        let dir = cache.spread("places", &file.blob);
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("note"), b"\xff\0garbage").unwrap();
+        assert_eq!(cache.locate(&file).unwrap(), None);
+    }
+}

@@ -39,3 +39,24 @@ impl Cache {
         self.spread("pointers", &Digest::<Pointer>::finish(&hasher))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use crate::testing::{cache, record};
+
+    #[test]
+    fn the_last_key_of_an_address_is_remembered() {
+        let (_dir, cache) = cache();
+        let [one, two] = [record(1).key, record(2).key];
+        assert_eq!(cache.last("p", "tuned[rank=8]"), None);
+        for key in [one, two, two] {
+            cache.set_last("p", "tuned[rank=8]", &key).unwrap();
+            assert_eq!(cache.last("p", "tuned[rank=8]"), Some(key));
+        }
+        assert_eq!(cache.last("pt", "uned[rank=8]"), None);
+        fs::write(cache.pointer("p", "tuned[rank=8]"), "garbage").unwrap();
+        assert_eq!(cache.last("p", "tuned[rank=8]"), None);
+    }
+}

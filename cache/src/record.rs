@@ -134,3 +134,90 @@ pub fn parse_record(bytes: &[u8]) -> Result<Record, RecordError> {
     }
     Ok(record)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::record;
+
+    #[test]
+    fn reads_back_and_is_one_json_object() {
+        let record = record(1);
+        let bytes = record.to_bytes().unwrap();
+        assert_eq!(parse_record(&bytes).unwrap(), record);
+        let value: Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(value["record"]["parts"]["kind"], "generate");
+        assert_eq!(value["record"]["execution"]["started"], "2026-01-02T03:04:05.678Z");
+    }
+
+    #[test]
+    fn cut_short_anywhere_it_is_refused() {
+        let bytes = record(1).to_bytes().unwrap();
+        for len in 0..bytes.len() {
+            assert!(parse_record(&bytes[..len]).is_err(), "{len} of {}", bytes.len());
+        }
+    }
+
+    #[test]
+    fn altered_anywhere_it_is_refused() {
+        let bytes = record(1).to_bytes().unwrap();
+        for place in 0..bytes.len() {
+            let mut altered = bytes.clone();
+            altered[place] ^= 1;
+            assert!(parse_record(&altered).is_err(), "byte {place}");
+        }
+    }
+
+    #[test]
+    fn what_would_not_read_back_is_not_written() {
+        let mut wrong = record(1);
+        wrong.key = record(2).key;
+        assert!(matches!(wrong.to_bytes(), Err(RecordError::Key { .. })));
+
+        let mut infinite = record(1);
+        infinite.execution.seconds = f64::NAN;
+        assert!(matches!(infinite.to_bytes(), Err(RecordError::Json(_))));
+
+        let mut deep = record(1);
+        let nested = (0..200).fold(json!(1), |inner, _| json!([inner]));
+        deep.summary.insert("deep".to_owned(), nested);
+        assert!(matches!(deep.to_bytes(), Err(RecordError::Json(_))));
+
+        let mut newer = record(1);
+        newer.format = 2;
+        assert!(matches!(newer.to_bytes(), Err(RecordError::Format(2))));
+    }
+
+    /// The bytes of a record's file around `body`, with a right checksum.
+    fn envelope(body: &[u8]) -> Vec<u8> {
+        [HEAD, Digest::<RecordBytes>::of(body).hex().as_bytes(), MIDDLE, body, TAIL].concat()
+    }
+
+    #[test]
+    fn unknown_fields_are_refused() {
+        let mut value = serde_json::to_value(record(1)).unwrap();
+        value["more"] = json!(1);
+        let error = parse_record(&envelope(value.to_string().as_bytes())).unwrap_err();
+        assert!(error.to_string().starts_with("unknown field `more`"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_refused_without_a_panic(bytes in vec(any::<u8>(), 0..400)) {
+            prop_assert!(parse_record(&bytes).is_err());
+            prop_assert!(parse_record(&[HEAD, &bytes].concat()).is_err());
+            prop_assert!(parse_record(&envelope(&bytes)).is_err());
+        }
+
+        #[test]
+        fn any_summary_reads_back(facts in proptest::collection::btree_map("[a-z]{1,3}", -1e3..1e3f64, 0..6)) {
+            let mut record = record(1);
+            record.execution.seconds = facts.values().sum();
+            record.summary = facts.into_iter().map(|(name, value)| (name, json!(value))).collect();
+            prop_assert_eq!(parse_record(&record.to_bytes().unwrap()).unwrap(), record);
+        }
+    }
+}

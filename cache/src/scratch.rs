@@ -114,3 +114,43 @@ fn guard(tmp: &Path) -> Result<File, CacheError> {
     let path = tmp.join(GUARD);
     File::options().create(true).append(true).open(&path).map_err(io("open", path))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{cache, names};
+
+    #[test]
+    fn folders_go_when_they_are_dropped() {
+        let (_dir, cache) = cache();
+        let [a, b] = [cache.scratch().unwrap(), cache.scratch().unwrap()];
+        assert_ne!(a.path(), b.path());
+        fs::write(a.path().join("x"), "x").unwrap();
+        let (gone, root) = (a.path().to_owned(), cache.root().to_owned());
+        drop(a);
+        assert!(!gone.exists());
+        let sessions = names(&cache, "tmp");
+        assert!(sessions[0].starts_with(&format!("{}-2", std::process::id())), "{sessions:?}");
+        drop(cache);
+        assert!(b.path().exists(), "a folder outlives the handle it came from");
+        drop(b);
+        assert_eq!(names(&Cache::open(&root).unwrap(), "tmp"), [""; 0]);
+    }
+
+    #[test]
+    fn opening_removes_what_the_dead_left_and_nothing_else() {
+        let (_dir, cache) = cache();
+        let live = cache.scratch().unwrap();
+        for (name, with_lock) in [("1-20260101T000000-dead", true), ("2-20260101T000000-dead", false)] {
+            let dir = cache.root().join("tmp").join(name);
+            fs::create_dir_all(dir.join("half/written")).unwrap();
+            fs::write(dir.join("half/written/file"), "half").unwrap();
+            if with_lock {
+                fs::write(dir.join(LOCK), "").unwrap();
+            }
+        }
+        Cache::open(cache.root()).unwrap();
+        assert!(live.path().exists());
+        assert_eq!(names(&cache, "tmp").len(), 1);
+    }
+}

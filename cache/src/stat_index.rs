@@ -144,3 +144,134 @@ fn checksum(row: &[u8; ROW]) -> [u8; 8] {
     sum.copy_from_slice(&Digest::<StatRow>::of(&row[..72]).as_bytes()[..8]);
     sum
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(n: u64) -> (Stat, BlobDigest) {
+        let time = n as i64 - 5;
+        (Stat { dev: 1, ino: n, size: 2 * n, mtime: time, ctime: time + 1 }, Digest::of(&n.to_le_bytes()))
+    }
+
+    fn rows(range: std::ops::Range<u64>) -> Vec<(Stat, BlobDigest)> {
+        range.map(row).collect()
+    }
+
+    fn open(dir: &Path) -> StatIndex {
+        StatIndex::new(dir.join("index/host.stat"), false)
+    }
+
+    /// Which of the first `n` rows a new process finds.
+    fn known(dir: &Path, n: u64) -> Vec<u64> {
+        let index = open(dir);
+        (0..n).filter(|n| index.get(&row(*n).0) == Some(row(*n).1)).collect()
+    }
+
+    #[test]
+    fn rows_are_found_again_by_exactly_their_stat() {
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path()).add(&rows(0..40_000));
+        assert_eq!(known(dir.path(), 40_001).len(), 40_000);
+        let index = open(dir.path());
+        let stat = row(7).0;
+        let changed = [
+            Stat { dev: 2, ..stat },
+            Stat { ino: 50_000, ..stat },
+            Stat { size: 0, ..stat },
+            Stat { mtime: 0, ..stat },
+            Stat { ctime: 0, ..stat },
+        ];
+        assert!(changed.iter().all(|stat| index.get(stat).is_none()));
+        // The later row wins.
+        let newer = (Stat { ctime: 99, ..stat }, Digest::of(b"newer"));
+        index.add(&[newer]);
+        assert_eq!(open(dir.path()).get(&newer.0), Some(newer.1));
+        assert_eq!(open(dir.path()).get(&stat), None);
+    }
+
+    #[test]
+    fn a_torn_last_row_is_dropped_and_written_over() {
+        for cut in [1, 40, 79] {
+            let dir = tempfile::tempdir().unwrap();
+            let index = open(dir.path());
+            index.add(&rows(0..3));
+            let file = File::options().write(true).open(&index.path).unwrap();
+            file.set_len(file.metadata().unwrap().len() - cut).unwrap();
+            assert_eq!(known(dir.path(), 3), [0, 1]);
+            open(dir.path()).add(&[row(3)]);
+            assert_eq!(known(dir.path(), 4), [0, 1, 3]);
+        }
+    }
+
+    #[test]
+    fn a_damaged_row_is_skipped() {
+        for place in 0..ROW {
+            let dir = tempfile::tempdir().unwrap();
+            let index = open(dir.path());
+            index.add(&rows(0..3));
+            let mut bytes = fs::read(&index.path).unwrap();
+            bytes[2 * ROW + place] ^= 4;
+            fs::write(&index.path, bytes).unwrap();
+            assert_eq!(known(dir.path(), 3), [0, 2]);
+        }
+    }
+
+    #[test]
+    fn anything_else_in_its_place_is_begun_anew() {
+        for bytes in [&b""[..], b"x", &[7; 200]] {
+            let dir = tempfile::tempdir().unwrap();
+            let index = open(dir.path());
+            index.add(&rows(0..2));
+            fs::write(&index.path, bytes).unwrap();
+            assert_eq!(known(dir.path(), 2), [0; 0]);
+            open(dir.path()).add(&[row(1)]);
+            assert_eq!(known(dir.path(), 2), [1]);
+        }
+    }
+
+    #[test]
+    fn deleted_it_is_only_empty() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = open(dir.path());
+        index.add(&rows(0..2));
+        fs::remove_dir_all(dir.path().join("index")).unwrap();
+        assert_eq!(known(dir.path(), 2), [0; 0]);
+        index.add(&[row(2)]);
+        assert_eq!(known(dir.path(), 3), [2]);
+    }
+
+    #[test]
+    fn it_is_compacted_when_most_rows_are_out_of_date() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = open(dir.path());
+        let again: Vec<_> = rows(0..10).into_iter().cycle().take(2 * SLACK).collect();
+        index.add(&again);
+        let len = || fs::metadata(&index.path).unwrap().len() as usize;
+        assert_eq!(len(), ROW * (2 * SLACK + 1));
+        assert_eq!(known(dir.path(), 10).len(), 10);
+        assert_eq!(len(), ROW * 11);
+        assert_eq!(known(dir.path(), 10).len(), 10);
+    }
+
+    #[test]
+    fn many_may_add_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let index = open(dir.path());
+                scope.spawn(move || (0..50).for_each(|n| index.add(&[row(thread * 50 + n)])));
+            }
+        });
+        assert_eq!(known(dir.path(), 400).len(), 400);
+    }
+
+    #[test]
+    fn one_that_can_not_be_written_still_remembers() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = StatIndex::new(dir.path().join("host.stat"), true);
+        index.add(&[row(1)]);
+        assert_eq!(index.get(&row(1).0), Some(row(1).1));
+        assert!(!index.path.exists());
+    }
+}
