@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::{
     lineage::{Lineage, Link, Node},
     stamp::{self, Stamp, StampError},
-    why::coords,
+    why::{clip, coords},
 };
 
 /// What a file tells of itself, and whether to believe it.
@@ -66,7 +66,7 @@ pub fn audit(path: &Path, cache: Option<&Cache>) -> Result<Audit, AuditError> {
 #[derive(Debug, thiserror::Error)]
 pub enum AuditError {
     /// The file can't be read.
-    #[error("{}: {source}", path.display())]
+    #[error("can't read it: {source}")]
     Io {
         /// The file.
         path: std::path::PathBuf,
@@ -86,7 +86,7 @@ pub fn audit_bytes(bytes: &[u8], cache: Option<&Cache>) -> Result<Audit, CacheEr
     let (verdict, stamp) = match stamp::check(bytes) {
         Ok(stamp) => (Verdict::Intact, Some(stamp)),
         Err((StampError::Missing | StampError::Format, _)) => (Verdict::NoStamp, None),
-        Err((error, stamp)) => (Verdict::Altered(error.to_string()), stamp),
+        Err((error, stamp)) => (Verdict::Altered(error.to_string()), stamp.map(|stamp| *stamp)),
     };
     let lineage = stamp.as_ref().and_then(|stamp| stamp.lineage().ok()).unwrap_or_default();
     let missing = cache.map(|cache| missing(&lineage, cache)).transpose()?;
@@ -218,12 +218,8 @@ fn facts(node: &Node) -> Vec<String> {
     let outside = |(param, file): (&String, &crate::lineage::OutsideFile)| {
         format!("{param} = {} {}", file.name, file.digest.short())
     };
-    let param = |(name, value): (&String, &serde_json::Value)| format!("{name} = {}", clip(value.to_string()));
+    let param = |(name, value): (&String, &serde_json::Value)| format!("{name} = {}", clip(value));
     let params = node.params.iter().filter(|(name, _)| !node.files.contains_key(*name));
     let numerics = node.numerics.iter().map(|(name, value)| format!("numerics {name} = {value}"));
     node.files.iter().map(outside).chain(params.map(param)).chain(numerics).collect()
-}
-
-fn clip(text: String) -> String {
-    if text.chars().count() <= 100 { text } else { text.chars().take(99).chain(['…']).collect() }
 }

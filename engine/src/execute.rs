@@ -253,6 +253,7 @@ impl Dispatcher<'_> {
             kind: instance.kind.clone(),
             address: instance.address.to_string(),
             identity,
+            params: instance.params.clone(),
             reason,
             inputs: self.inputs(node)?,
             outside: self.planner.outside(node),

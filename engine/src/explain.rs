@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use palinode_cache::{Cache, Execution, KeyParts, StageKey};
+use palinode_cache::{Cache, Execution, KeyParts, PortContent, StageKey};
 use petgraph::graph::NodeIndex;
 use serde::Serialize;
 
@@ -10,7 +10,7 @@ use crate::{
     graph::Graph,
     plan::{Decision, PlanError, PlanOptions, plan},
     runs,
-    why::{Change, Reason, diff},
+    why::{Change, Reason, clip, diff},
 };
 
 /// Why an instance is as it is.
@@ -127,7 +127,7 @@ impl Explanation {
     pub fn render(&self) -> String {
         let mut lines = vec![format!("{} ({})", self.address, self.kind)];
         match &self.state {
-            State::Hit { key, made, run, .. } => {
+            State::Hit { key, parts, made, run } => {
                 lines.push(format!("  its result {} is in the cache", key.short()));
                 let run = run.as_ref().map_or_else(String::new, |run| format!(", in run {run}"));
                 let started = made.started.strftime("%Y-%m-%d %H:%M:%S UTC");
@@ -135,6 +135,8 @@ impl Explanation {
                 if made.address != self.address {
                     lines.push(format!("  under the address {}", made.address));
                 }
+                lines.push(format!("  from {}, revision {}", parts.kind, parts.revision));
+                lines.extend(told(parts));
             }
             State::Run { reason, .. } => lines.push(format!("  will run: {reason}")),
             State::Same { runs_as } => lines.push(format!("  has the same result as {runs_as}, which will run")),
@@ -156,4 +158,17 @@ impl Explanation {
         }
         lines.join("\n") + "\n"
     }
+}
+
+/// Each part of a key in a line.
+fn told(parts: &KeyParts) -> Vec<String> {
+    let numerics = parts.numerics.iter().map(|(name, value)| format!("    numerics {name} = {value}"));
+    let params = parts.params.iter().filter(|(name, _)| !parts.files.contains_key(*name));
+    let params = params.map(|(name, value)| format!("    with.{name} = {}", clip(value)));
+    let files = parts.files.iter().map(|(param, tree)| format!("    with.{param} = files {}", tree.short()));
+    let inputs = parts.inputs.iter().map(|(port, content)| match content {
+        PortContent::One(tree) => format!("    input {port} = {}", tree.short()),
+        PortContent::Table(rows) => format!("    input {port} = a table of {}", rows.len()),
+    });
+    numerics.chain(params).chain(files).chain(inputs).collect()
 }

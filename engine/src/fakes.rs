@@ -262,7 +262,9 @@ impl Pipe {
 
     /// Gathers `rows` along the axis `x`, labelled 0, 1, ...
     pub(crate) fn gather(&mut self, rows: &[NodeIndex], to: NodeIndex, missing: Missing) {
-        rows.iter().for_each(|&row| drop(self.0.dag.add_edge(row, to, "all".into())));
+        for &row in rows {
+            self.0.dag.add_edge(row, to, "all".into());
+        }
         let row = |(i, &node): (usize, &NodeIndex)| TableRow {
             coords: vec![("x".into(), json!(i))],
             source: Some(Source { node, port: "text" }),

@@ -14,6 +14,7 @@ use std::{
 
 use jiff::Timestamp;
 use palinode_cache::{Cache, CacheError, Digest, Execution, External, FileTree, KeyLock, Published, Record, Scratch};
+use serde_json::Value;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
@@ -40,6 +41,7 @@ pub(crate) struct Task {
     pub(crate) kind: Arc<dyn StageKind>,
     pub(crate) address: String,
     pub(crate) identity: Identity,
+    pub(crate) params: BTreeMap<String, Value>,
     pub(crate) reason: Reason,
     pub(crate) inputs: BTreeMap<String, JobInput>,
     pub(crate) outside: BTreeMap<String, Arc<External>>,
@@ -131,7 +133,7 @@ impl Task {
         Job {
             kind: self.kind.name().to_owned(),
             address: self.address.clone(),
-            params: serde_json::Value::Object(self.identity.parts.params.clone().into_iter().collect()),
+            params: Value::Object(self.params.clone().into_iter().collect()),
             files: self.outside.iter().map(|(param, external)| (param.clone(), files(external))).collect(),
             inputs: self.inputs.clone(),
             scratch: scratch.path().to_owned(),
@@ -183,6 +185,12 @@ impl Task {
             execution: self.execution(&took),
         };
         let record = self.publish(record, log)?;
+        // What an earlier failure left would only mislead now.
+        if let Err(error) = fs::remove_dir_all(failed_dir(self.cache.root(), &self.address))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "can't remove what an earlier failure left");
+        }
         Ok(Performed { record: Arc::new(record), seconds: Some(took.seconds) })
     }
 

@@ -345,7 +345,7 @@ impl<'a> Planner<'a> {
 }
 
 /// The params that can change bytes.
-fn keyed(instance: &Instance) -> BTreeMap<String, serde_json::Value> {
+fn keyed(instance: &Instance) -> BTreeMap<String, Value> {
     let mut params = instance.params.clone();
     params.retain(|name, _| !instance.kind.unkeyed().contains(&name.as_str()));
     params

@@ -165,7 +165,7 @@ pub fn read(bytes: &[u8]) -> Result<(Stamp, Vec<u8>), StampError> {
 ///
 /// # Errors
 /// What is wrong; with the stamp, if one could be read.
-pub fn check(bytes: &[u8]) -> Result<Stamp, (StampError, Option<Stamp>)> {
+pub fn check(bytes: &[u8]) -> Result<Stamp, (StampError, Option<Box<Stamp>>)> {
     let (found, rest) = read(bytes).map_err(|error| (error, None))?;
     let actual = BlobDigest::of(&rest);
     let error = if found.seal != found.sealed() {
@@ -177,7 +177,7 @@ pub fn check(bytes: &[u8]) -> Result<Stamp, (StampError, Option<Stamp>)> {
     } else {
         return Ok(found);
     };
-    Err((error, Some(found)))
+    Err((error, Some(Box::new(found))))
 }
 
 const OPEN: &[u8] = b"<metadata id=\"palinode\">";

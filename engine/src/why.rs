@@ -209,7 +209,7 @@ fn list<T: fmt::Display>(f: &mut fmt::Formatter<'_>, items: &[T], separator: &st
 }
 
 /// JSON, shortened in the middle: long prompts and word lists would drown the message.
-fn clip(value: &Value) -> String {
+pub(crate) fn clip(value: &Value) -> String {
     let text = value.to_string();
     let count = text.chars().count();
     if count <= 80 {

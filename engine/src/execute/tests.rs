@@ -409,6 +409,51 @@ fn a_figure_tells_where_it_came_from_wherever_it_is() {
 }
 
 #[test]
+fn rows_of_a_gather_are_told_by_what_differs() {
+    let place = Place::new();
+    let mut pipe = Pipe::new();
+    let shared = pipe.text("shared", "s");
+    let rows: Vec<_> = (0..3)
+        .map(|x| {
+            let base = pipe.after(&format!("base[x={x}]"), shared, json!({ "text": x.to_string() }));
+            pipe.after(&format!("tuned[x={x}]"), base, json!({ "text": "t" }))
+        })
+        .collect();
+    let figure = pipe.add("figure", "draw", json!({}));
+    pipe.gather(&rows, figure, Missing::Error);
+    place.run(&pipe);
+    let told = audit(&place.path("out/figure.svg"), None).unwrap();
+    let tree = told.render().split_once("\n\n").unwrap().1.to_owned();
+    let mut settings = insta::Settings::clone_current();
+    settings.add_filter("[0-9a-f]{12}", "[short]");
+    settings.bind(|| {
+        assert_snapshot!(tree, @r#"
+    figure  draw r1  [short]
+    ├─ all[x=0] [short] <- tuned[x=0]  text r1  [short]
+    │  │  counter = ""
+    │  │  mode = "echo"
+    │  │  text = "t"
+    │  └─ one [short] <- base[x=0]  text r1  [short]
+    │     │  counter = ""
+    │     │  mode = "echo"
+    │     │  text = "0"
+    │     └─ one [short] <- shared  text r1  [short]
+    │           counter = ""
+    │           mode = "echo"
+    │           text = "s"
+    ├─ all[x=1] [short] <- tuned[x=1]  text r1  [short]
+    │  └─ one [short] <- base[x=1]  text r1  [short]
+    │     │  text = "1"
+    │     └─ one [short] <- shared  text r1  [short]  (see above)
+    └─ all[x=2] [short] <- tuned[x=2]  text r1  [short]
+       └─ one [short] <- base[x=2]  text r1  [short]
+          │  text = "2"
+          └─ one [short] <- shared  text r1  [short]  (see above)
+    "#)
+    });
+}
+
+#[test]
 fn why_tells_the_maker_and_the_last_difference() {
     let place = Place::new();
     let first = place.run(&chain("x"));
@@ -426,6 +471,7 @@ fn why_tells_the_maker_and_the_last_difference() {
     assert!(text.contains(&format!("in run {}", second.run)), "{text}");
     assert!(text.contains(&format!("before, in run {}", first.run)), "{text}");
     assert!(text.ends_with("    `with.text` changed: \"x\" -> \"y\"\n"), "{text}");
+    assert!(text.contains("  from text, revision 1\n    with.counter = \"\"\n"), "{text}");
     // `b` came out the same: its result is the first run's.
     let text = why(2);
     assert!(text.contains(&format!("in run {}", first.run)), "{text}");
