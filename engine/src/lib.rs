@@ -1,6 +1,36 @@
 //! The pipeline engine: spec, graph, plan, run, record.
 
+mod address;
+pub mod audit;
+mod axes;
 pub mod context;
+pub mod draw;
+pub mod event;
+pub mod execute;
+pub mod executor;
+pub mod expand;
+pub mod explain;
+#[cfg(test)]
+mod fakes;
 pub mod graph;
 pub mod job;
+pub mod lineage;
+pub mod mistake;
+pub mod overrides;
+mod params;
+mod perform;
+pub mod plan;
+mod points;
+pub mod problem;
+pub mod publish;
+pub mod ready;
+pub mod registry;
+pub mod runs;
+pub mod select;
+mod source;
+pub mod spec;
 pub mod stage;
+pub mod stamp;
+mod template;
+pub mod why;
+mod yaml;
