@@ -99,7 +99,8 @@ pub async fn run(
     let id = run_id(Timestamp::now());
     let (jobs, messages) = unbounded_channel();
     let mut dispatcher = Dispatcher {
-        log: RunLog::create(cache.root(), &id).map_err(RunError::Log)?,
+        // In a cache that can only be read, hits are still hits; there is nowhere to log them.
+        log: (!cache.is_read_only()).then(|| RunLog::create(cache.root(), &id)).transpose().map_err(RunError::Log)?,
         on_event: &on_event,
         graph,
         cache,
@@ -187,7 +188,7 @@ struct Dispatcher<'a> {
     /// The instance that runs for a key, and those that wait for the same result.
     same: HashMap<StageKey, Vec<TaskId>>,
     jobs: UnboundedSender<Message>,
-    log: RunLog,
+    log: Option<RunLog>,
     on_event: &'a (dyn Fn(&Event) + Send + Sync),
 }
 
@@ -409,7 +410,7 @@ impl Dispatcher<'_> {
 
     fn tell(&mut self, event: &Event) -> Result<(), RunError> {
         (self.on_event)(event);
-        self.log.append(event).map_err(RunError::Log)
+        self.log.as_mut().map_or(Ok(()), |log| log.append(event)).map_err(RunError::Log)
     }
 
     /// Each instance that has a result, with it.

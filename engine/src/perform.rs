@@ -6,7 +6,7 @@ use std::{
     fmt, fs, io,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -18,19 +18,17 @@ use serde_json::Value;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
-    context::Reporter,
     event::Event,
     executor::{Executor, JobError},
     job::{InputFile, InputFiles, Job, JobInput, JobReport},
     plan::{Identity, lost},
     stage::{Determinism, StageKind},
+    stage_log::StageLog,
     why::Reason,
 };
 
 /// How often another process's lock is tried again.
 const RETRY: Duration = Duration::from_millis(25);
-/// Progress is passed on at most this often.
-const PULSE: Duration = Duration::from_millis(50);
 
 /// Everything that one job needs.
 pub(crate) struct Task {
@@ -361,73 +359,5 @@ fn names(dir: &Path) -> io::Result<Vec<String>> {
     match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         entries => entries?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
-    }
-}
-
-/// A stage's log: notes, warnings and how far each kind of progress came. No times, no facts about the machine: a
-/// rerun gives the same log.
-struct StageLog {
-    address: String,
-    events: UnboundedSender<Event>,
-    state: Mutex<LogState>,
-}
-
-#[derive(Default)]
-struct LogState {
-    text: String,
-    progress: Vec<(&'static str, u64, u64)>,
-    told: Option<Instant>,
-}
-
-impl StageLog {
-    fn new(address: String, events: UnboundedSender<Event>) -> Self {
-        Self { address, events, state: Mutex::default() }
-    }
-
-    fn state(&self) -> std::sync::MutexGuard<'_, LogState> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-
-    fn text(&self) -> String {
-        let state = self.state();
-        let mut text = state.text.clone();
-        for (unit, done, total) in &state.progress {
-            text.push_str(&if *total > 0 {
-                format!("{unit}: {done} of {total}\n")
-            } else {
-                format!("{unit}: {done}\n")
-            });
-        }
-        text
-    }
-
-    /// Warns of something that is not part of the result, so it isn't in its log.
-    fn tell(&self, line: String) {
-        let _ = self.events.send(Event::StageWarned { address: self.address.clone(), line });
-    }
-}
-
-impl Reporter for StageLog {
-    fn progress(&self, done: u64, total: u64, unit: &'static str) {
-        let mut state = self.state();
-        match state.progress.iter_mut().find(|(known, ..)| *known == unit) {
-            Some(entry) => *entry = (unit, entry.1.max(done), total),
-            None => state.progress.push((unit, done, total)),
-        }
-        if done == total || state.told.is_none_or(|told| told.elapsed() >= PULSE) {
-            state.told = Some(Instant::now());
-            let address = self.address.clone();
-            let _ = self.events.send(Event::StageProgress { address, done, total, unit: unit.to_owned() });
-        }
-    }
-
-    fn note(&self, line: &str) {
-        self.state().text.push_str(&format!("{line}\n"));
-        let _ = self.events.send(Event::StageNote { address: self.address.clone(), line: line.to_owned() });
-    }
-
-    fn warn(&self, line: &str) {
-        self.state().text.push_str(&format!("warning: {line}\n"));
-        self.tell(line.to_owned());
     }
 }
