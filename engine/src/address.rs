@@ -1,5 +1,7 @@
 //! How instances are named in a file and on the command line: `stage`, `stage.output`, `stage[axis=label,axis=[a,b]]`.
 
+use std::borrow::Cow;
+
 use crate::axes::canonical_text;
 
 /// A stage, perhaps one of its outputs, perhaps a part of its points.
@@ -42,6 +44,23 @@ impl Reference {
             return Err("the stage's name is missing".to_owned());
         }
         Ok(Self { stage, output, coords })
+    }
+}
+
+/// A label's canonical text as it is written between brackets: quoted where it would be read as something else.
+pub(crate) fn written(label: &str) -> Cow<'_, str> {
+    let word = label.starts_with(|c: char| c.is_ascii_alphabetic() || ('1'..='9').contains(&c))
+        && label
+            .bytes()
+            .all(|b| b.is_ascii_digit() || (b.is_ascii_alphanumeric() && !label.as_bytes()[0].is_ascii_digit()));
+    let plain =
+        || !label.contains([',', '[', ']', '"', '\'']) && label.trim() == label && canonical_text(label) == label;
+    if word || (!label.is_empty() && plain()) {
+        Cow::Borrowed(label)
+    } else if label.contains('"') {
+        Cow::Owned(format!("'{label}'"))
+    } else {
+        Cow::Owned(format!("\"{label}\""))
     }
 }
 
@@ -122,6 +141,18 @@ mod tests {
             ]
         );
         assert_eq!(Reference::parse("base").unwrap().coords, []);
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let labels =
+            ["2", "full", "0.00005", "5e-5", "a,b", "x[1]", "say \"hi\"", "it's", "007", " a ", "1e-20", "-3", "~"];
+        for label in labels {
+            let text = format!("a[x={},y=1]", written(label));
+            assert_eq!(Reference::parse(&text).unwrap().coords[0].labels, [label], "{text}");
+        }
+        assert_eq!(written("opt-1.3b"), "opt-1.3b");
+        assert_eq!(written("5e-5"), "\"5e-5\"");
     }
 
     #[test]

@@ -5,10 +5,10 @@ use std::collections::HashMap;
 use serde_json::{Map, Number, Value};
 
 use crate::{
+    data::{describe, json},
     mistake::Mistake,
     problem::Report,
     source::Place,
-    spec::{describe, json},
 };
 
 /// A named axis.

@@ -2,28 +2,24 @@
 //! another's: a stage is expanded if what it depends on could be.
 
 use std::{
-    cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap, HashSet, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet},
     path::Path,
     rc::Rc,
     sync::Arc,
 };
 
-use petgraph::{
-    algo::tarjan_scc,
-    graph::{DiGraph, NodeIndex},
-};
+use petgraph::graph::{DiGraph, NodeIndex};
 use serde_json::Value;
 
 use crate::{
     graph::{Address, Binding, Graph, Instance, Missing, Source, TableRow},
     mistake::Mistake,
+    order::order,
     overrides::{self, Overrides},
     params::{Filled, Folders, Schema, With},
     points::{Bound, Link, Points},
     problem::{Problems, Report},
     registry::Registry,
-    source::Place,
     spec::{InputSpec, Spec, StageSpec},
     stage::{InputPort, PortType, StageKind},
     template::{Scope, Template},
@@ -58,11 +54,11 @@ pub fn load(file: &Path, registry: &Registry, overrides: &Overrides) -> Result<G
 
 /// An input whose port and source are known.
 #[derive(Clone, Copy)]
-struct Wire<'a> {
-    input: &'a InputSpec,
+pub(crate) struct Wire<'a> {
+    pub(crate) input: &'a InputSpec,
     port: &'a InputPort,
     /// Number of the stage that it comes from.
-    stage: usize,
+    pub(crate) stage: usize,
     output: &'static str,
 }
 
@@ -162,7 +158,9 @@ impl<'a> Expansion<'a> {
             let linked = |port: &&InputPort| stage.inputs.iter().any(|input| input.port == port.name);
             for port in ports.iter().filter(|port| !port.optional && !linked(port)) {
                 let (kind, accepts) = (kind.name().to_owned(), type_words(port.accepts));
-                report.at(&stage.place.to("inputs").key(), Mistake::UnlinkedPort { kind, port: port.name, accepts });
+                let mistake =
+                    Mistake::UnlinkedPort { kind, port: port.name, accepts, givers: self.givers(port.accepts) };
+                report.at(&stage.place.to("inputs").key(), mistake);
             }
         }
         let sound = wires.len() == stage.inputs.len() && stage.inputs_sound;
@@ -197,9 +195,21 @@ impl<'a> Expansion<'a> {
         if port.accepts != output.gives {
             let (accepts, gives) = (type_words(port.accepts), type_words(output.gives));
             let link = format!("{}.{}", input.link.stage, output.name);
-            report.at(&input.at, Mistake::PortType { port: port.name, accepts, link, gives });
+            let givers = self.givers(port.accepts);
+            report.at(&input.at, Mistake::PortType { port: port.name, accepts, link, gives, givers });
         }
         Some(Wire { input, port, stage, output: output.name })
+    }
+
+    /// What in this file gives `wanted`.
+    fn givers(&self, wanted: PortType) -> Vec<String> {
+        let stages = self.spec.stages.keys().zip(&self.kinds);
+        let of = |(stage, kind): (&String, &Option<&Arc<dyn StageKind>>)| {
+            let outputs = kind.map(|kind| kind.outputs()).unwrap_or_default();
+            let place = outputs.iter().position(|output| output.gives == wanted)?;
+            Some(if place == 0 { stage.clone() } else { format!("{stage}.{}", outputs[place].name) })
+        };
+        stages.filter_map(of).collect()
     }
 
     fn check_with(&self, number: usize, report: &mut Report<'_>) -> bool {
@@ -277,9 +287,8 @@ impl<'a> Expansion<'a> {
                 if wire.input.gather.is_empty() { stage.place.to("gather") } else { wire.input.place.to("gather") };
             let (port, points) = (wire.input.port.clone(), format!("{}{more}", shown.join(", ")));
             report.at(&place, Mistake::MissingPoints { port, stage: name.to_owned(), points });
-            return None;
         }
-        Some(bindings)
+        (report.len() == problems).then_some(bindings)
     }
 
     /// Params and paths at each point. Points that differ only in axes which `with` doesn't use share them.
@@ -395,69 +404,5 @@ fn type_words(port: PortType) -> String {
     format!("`{}`", name.unwrap_or_default())
 }
 
-/// The stages whose producers can all be expanded, in the order of the file where links allow it. Cycles are told.
-fn order(wires: &[Vec<Wire<'_>>], sound: &[bool], spec: &Spec, report: &mut Report<'_>) -> Vec<usize> {
-    let mut links: DiGraph<(), ()> = DiGraph::new();
-    wires.iter().for_each(|_| {
-        links.add_node(());
-    });
-    let mut waits: Vec<usize> = Vec::new();
-    for (number, wires) in wires.iter().enumerate() {
-        waits.push(wires.len());
-        for wire in wires {
-            links.add_edge(NodeIndex::new(wire.stage), NodeIndex::new(number), ());
-        }
-    }
-    for component in tarjan_scc(&links) {
-        if let Some(cycle) = cycle(&links, &component) {
-            let last = cycle[cycle.len() - 2];
-            let stage_name = |number: &usize| spec.stages.get_index(*number).map(|(name, _)| name.clone());
-            let closing = wires[cycle[0]].iter().find(|wire| wire.stage == last);
-            let place = closing.map_or_else(Place::root, |wire| wire.input.at.clone());
-            report.at(&place, Mistake::Cycle { stages: cycle.iter().filter_map(stage_name).collect() });
-        }
-    }
-    let mut ready: BinaryHeap<_> =
-        waits.iter().enumerate().filter(|(_, waits)| **waits == 0).map(|(number, _)| Reverse(number)).collect();
-    let mut order = Vec::new();
-    while let Some(Reverse(number)) = ready.pop() {
-        if !sound[number] {
-            continue;
-        }
-        order.push(number);
-        for next in links.neighbors(NodeIndex::new(number)) {
-            waits[next.index()] -= 1;
-            if waits[next.index()] == 0 {
-                ready.push(Reverse(next.index()));
-            }
-        }
-    }
-    order
-}
-
-/// A shortest cycle through the first stage of a component, the first stage at both ends; `None` if it has none.
-fn cycle(links: &DiGraph<(), ()>, component: &[NodeIndex]) -> Option<Vec<usize>> {
-    let first = *component.iter().min()?;
-    let mut before: HashMap<NodeIndex, NodeIndex> = HashMap::new();
-    let mut queue = VecDeque::from([first]);
-    while let Some(node) = queue.pop_front() {
-        for next in links.neighbors(node).filter(|next| component.contains(next)) {
-            if next == first {
-                let mut cycle = vec![first.index()];
-                let mut back = node;
-                while back != first {
-                    cycle.push(back.index());
-                    back = before[&back];
-                }
-                cycle.push(first.index());
-                cycle.reverse();
-                return Some(cycle);
-            }
-            before.entry(next).or_insert_with(|| {
-                queue.push_back(next);
-                node
-            });
-        }
-    }
-    None
-}
+#[cfg(test)]
+mod tests;

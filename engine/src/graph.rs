@@ -6,7 +6,7 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::stage::StageKind;
+use crate::{address, stage::StageKind};
 
 /// A stage at a point of its axes: `tuned[rank=8,seed=1]`. An address, not an identity: it is in no key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -21,7 +21,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.stage)?;
         for (i, (axis, label)) in self.coords.iter().enumerate() {
-            write!(f, "{}{axis}={label}", if i == 0 { "[" } else { "," })?;
+            write!(f, "{}{axis}={}", if i == 0 { "[" } else { "," }, address::written(label))?;
         }
         if self.coords.is_empty() { Ok(()) } else { f.write_str("]") }
     }

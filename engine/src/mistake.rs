@@ -57,6 +57,8 @@ pub enum Mistake {
     Param { field: String, message: String, hint: Option<String>, at: String },
     #[error("`{path}` does not exist{at}")]
     NoSuchPath { path: String, looked: String, at: String },
+    #[error("the path `{field}` is empty{at}")]
+    EmptyPath { field: String, at: String },
 
     // Templates.
     #[error("`${{` is not closed")]
@@ -78,7 +80,7 @@ pub enum Mistake {
     #[error("`{kind}` has no input `{port}`")]
     UnknownPort { kind: String, port: String, known: Vec<String> },
     #[error("nothing is linked to the input `{port}` of `{kind}`")]
-    UnlinkedPort { kind: String, port: &'static str, accepts: String },
+    UnlinkedPort { kind: String, port: &'static str, accepts: String, givers: Vec<String> },
     #[error("unknown stage `{name}`")]
     UnknownStage { name: String, known: Vec<String> },
     #[error("`{stage}` has no output `{output}`")]
@@ -86,7 +88,7 @@ pub enum Mistake {
     #[error("`{text}` is not an input: {reason}")]
     BadLink { text: String, reason: String },
     #[error("the input `{port}` takes {accepts}, but `{link}` gives {gives}")]
-    PortType { port: &'static str, accepts: String, link: String, gives: String },
+    PortType { port: &'static str, accepts: String, link: String, gives: String, givers: Vec<String> },
     #[error("the input `{port}` takes one result, but `{link}` comes as a table along `{axes}`")]
     TableToOne { port: &'static str, link: String, axes: String },
     #[error("stages depend on each other in a circle: {}", stages.join(" -> "))]
@@ -167,6 +169,7 @@ impl Mistake {
             UnknownKind { .. } => "no such kind",
             Param { .. } => "here",
             NoSuchPath { .. } => "no such file or folder",
+            EmptyPath { .. } => "empty",
             UnclosedTemplate => "no closing brace",
             UnknownName { .. } => "no such name",
             UnknownField { .. } => "no such field",
@@ -210,13 +213,9 @@ impl Mistake {
     pub fn hint(&self) -> Option<String> {
         use Mistake::*;
         let text = match self {
-            Unreadable { .. } | TooMany | BadLink { .. } | TableToOne { .. } => match self {
-                TableToOne { .. } => "fix a coordinate, like `stage[axis=label]`, or drop the `gather`",
-                BadLink { .. } => {
-                    "write `stage`, `stage.output`, `stage[axis=label]` or `{ from: stage, gather: [axis] }`"
-                }
-                _ => return None,
-            },
+            Unreadable { .. } | TooMany => return None,
+            TableToOne { .. } => "fix a coordinate, like `stage[axis=label]`, or drop the `gather`",
+            BadLink { .. } => "write `stage`, `stage.output`, `stage[axis=label]` or `{ from: stage, gather: [axis] }`",
             TooLarge => "put large lists into a file of their own, and give its path",
             NotUtf8 => "save it as UTF-8",
             Empty => "start with `name:` and `stages:`",
@@ -229,7 +228,7 @@ impl Mistake {
             UnknownKey { key, known, .. } => return suggestion(key, known),
             MissingKey { key, .. } => return Some(format!("add `{key}: ...`")),
             WrongType { expected: "a list", .. } => "put it in brackets: `[...]`",
-            WrongType { .. } | ParamType { .. } => return None,
+            WrongType { .. } | ParamType { .. } | EmptyPath { .. } => return None,
             NotData { .. } => "only null, booleans, numbers, texts, lists and mappings are data",
             BadName { .. } => "use letters, digits, `_` and `-`, starting with a letter; `params` is taken",
             BadMemory { .. } => "write `4GiB`, `512MiB`, or a number of MiB",
@@ -246,12 +245,14 @@ impl Mistake {
             AxisNotHere { axis } => return Some(format!("introduce it: `over: [{axis}]`")),
             TemplateHere => "write the value here, or `$${` for a literal `${`",
             UnknownPort { port, known, .. } => return suggestion(port, known),
-            UnlinkedPort { port, accepts, .. } => {
-                return Some(format!("add `{port}: STAGE` under `inputs`, a stage that gives {accepts}"));
+            UnlinkedPort { accepts, givers, .. } | PortType { accepts, givers, .. } => {
+                return Some(match choice(givers) {
+                    Some(choice) => format!("{accepts} comes from {choice}"),
+                    None => format!("no stage of this file gives {accepts}"),
+                });
             }
             UnknownStage { name, known } => return suggestion(name, known),
             UnknownOutput { output, known, .. } => return suggestion(output, known),
-            PortType { .. } => "link a stage that gives the type",
             Cycle { .. } => "cut one of these links",
             UnknownAxis { axis, known } => return suggestion(axis, known),
             EmptyAxis { .. } => "give it at least one label",
@@ -294,11 +295,13 @@ pub(crate) fn suggestion(name: &str, known: &[String]) -> Option<String> {
         Some((distance, other)) if distance <= name.chars().count().max(3) / 3 => {
             Some(format!("did you mean `{other}`?"))
         }
-        _ if known.is_empty() => None,
-        _ => {
-            let shown: Vec<_> = known.iter().take(12).map(|other| format!("`{other}`")).collect();
-            let more = if known.len() > 12 { ", ..." } else { "" };
-            Some(format!("known: {}{more}", shown.join(", ")))
-        }
+        _ => choice(known).map(|choice| format!("known: {choice}")),
     }
+}
+
+/// The first few of `known`; `None` if there are none.
+fn choice(known: &[String]) -> Option<String> {
+    let shown: Vec<_> = known.iter().take(12).map(|other| format!("`{other}`")).collect();
+    let more = if known.len() > 12 { ", ..." } else { "" };
+    (!known.is_empty()).then(|| format!("{}{more}", shown.join(", ")))
 }

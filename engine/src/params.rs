@@ -10,10 +10,10 @@ use serde_json::{Map, Value};
 
 use crate::{
     axes::Axis,
+    data::shortened,
     mistake::Mistake,
     problem::Report,
     source::Place,
-    spec::shortened,
     stage::{PATH_FORMAT, ParamProblem, StageKind},
     template::{Origin, Template},
 };
@@ -46,8 +46,8 @@ impl Schema {
         let root = kind.schema();
         let properties = root.get("properties").and_then(Value::as_object);
         let field = |schema: &Value| Field {
-            types: types(schema, &root),
-            expected: expected(schema, &root),
+            types: types(schema, &root, DEPTH),
+            expected: expected(schema, &root, DEPTH),
             about: schema.get("description").and_then(Value::as_str).map(|text| text.replace('\n', " ")),
             path: path_shape(schema, &root),
         };
@@ -93,19 +93,18 @@ fn branches(schema: &Value) -> Option<&Vec<Value>> {
     ["anyOf", "oneOf"].iter().find_map(|key| schema.get(*key)).and_then(Value::as_array)
 }
 
-fn types(schema: &Value, root: &Value) -> Option<Vec<String>> {
+/// How far branches of branches are followed: a schema may hold itself.
+const DEPTH: usize = 4;
+
+fn types(schema: &Value, root: &Value, depth: usize) -> Option<Vec<String>> {
     let schema = resolved(schema, root);
     let name = |value: &Value| value.as_str().map(str::to_owned);
     match schema.get("type") {
         Some(Value::String(one)) => Some(vec![one.clone()]),
         Some(Value::Array(several)) => several.iter().map(name).collect(),
         _ => match (branches(schema), schema.get("const")) {
-            // A schema may hold itself: only one level is looked at.
             (Some(branches), _) => {
-                let of = |branch: &Value| {
-                    let branch = resolved(branch, root);
-                    if self::branches(branch).is_some() { None } else { types(branch, root) }
-                };
+                let of = |branch| depth.checked_sub(1).and_then(|depth| types(branch, root, depth));
                 branches.iter().map(of).collect::<Option<Vec<_>>>().map(|types| types.concat())
             }
             (None, Some(value)) => Some(vec![type_name(value).to_owned()]),
@@ -114,7 +113,7 @@ fn types(schema: &Value, root: &Value) -> Option<Vec<String>> {
     }
 }
 
-fn expected(schema: &Value, root: &Value) -> String {
+fn expected(schema: &Value, root: &Value, depth: usize) -> String {
     let schema = resolved(schema, root);
     let quoted = |value: &Value| format!("`{}`", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
     let words: Vec<String> = if let Some(values) = schema.get("enum").and_then(Value::as_array) {
@@ -122,13 +121,10 @@ fn expected(schema: &Value, root: &Value) -> String {
     } else if let Some(value) = schema.get("const") {
         vec![quoted(value)]
     } else if let Some(branches) = branches(schema) {
-        let of = |branch: &Value| {
-            let branch = resolved(branch, root);
-            if self::branches(branch).is_some() { String::new() } else { expected(branch, root) }
-        };
+        let of = |branch| depth.checked_sub(1).map(|depth| expected(branch, root, depth)).unwrap_or_default();
         branches.iter().map(of).filter(|text| !text.is_empty()).collect()
     } else {
-        let types = types(schema, root).unwrap_or_default();
+        let types = types(schema, root, DEPTH).unwrap_or_default();
         types.iter().filter(|name| *name != "null").map(|name| type_words(name).to_owned()).collect()
     };
     match words.split_last() {
@@ -302,8 +298,11 @@ impl With<'_> {
             let path = std::path::absolute(&path).unwrap_or(path);
             let exists = *folders.exists.entry(path.clone()).or_insert_with_key(|path| path.exists());
             if !exists || text.is_empty() {
-                let looked = path.display().to_string();
-                let mistake = Mistake::NoSuchPath { path: text.clone(), looked, at: self.at(name, at) };
+                let (at, looked) = (self.at(name, at), path.display().to_string());
+                let mistake = match text.as_str() {
+                    "" => Mistake::EmptyPath { field: placeholder.clone(), at },
+                    _ => Mistake::NoSuchPath { path: text.clone(), looked, at },
+                };
                 let place = self.place.to(name);
                 self.tell(i.map_or(place.clone(), |i| place.to(i)), mistake, report);
                 sound = false;

@@ -188,13 +188,14 @@ fn each_row(axes: &[(usize, Vec<usize>)], at: &mut [usize], row: &mut dyn FnMut(
 /// What is linked to a port at a point.
 pub(crate) enum Bound {
     One(u32),
-    /// Labels of the gathered axes, and the node if there is one.
-    Table(Vec<(Vec<(usize, usize)>, Option<u32>)>),
+    Table(Vec<Row>),
 }
+
+/// A row of a table: axis and label of each gathered axis, and the node if there is one.
+pub(crate) type Row = (Vec<(usize, usize)>, Option<u32>);
 
 impl Points {
     /// Joins the links of `stage`, and numbers its points from `base`.
-    #[expect(clippy::too_many_arguments, reason = "a stage, and all that it is joined from")]
     pub(crate) fn new(
         name: &str,
         stage: &StageSpec,
@@ -274,9 +275,8 @@ impl Points {
         let mut gathered: Vec<Vec<bool>> = gather.iter().map(|axis| vec![false; axes[*axis].labels.len()]).collect();
         for code in 0..self.joined.size {
             self.joined.set(code, &mut at);
-            let exists =
-                |link: &Link<'_>| sources[link.stage].as_ref().is_some_and(|s| link.exists(s, &mut at.clone()));
-            if links.iter().all(exists) {
+            let mut exists = |link: &Link<'_>| sources[link.stage].as_ref().is_some_and(|s| link.exists(s, &mut at));
+            if links.iter().all(&mut exists) {
                 self.exists[code] = true;
                 there[self.grid.code(&at)] = true;
                 gather.iter().zip(&mut gathered).for_each(|(axis, seen)| seen[at[*axis]] = true);
@@ -287,11 +287,11 @@ impl Points {
         let mut present: Vec<_> = self.grid.axes.iter().map(|axis| vec![false; axes[*axis].labels.len()]).collect();
         self.nodes = vec![None; self.grid.size];
         let mut next = base;
-        for code in 0..self.grid.size {
+        for (code, there) in there.into_iter().enumerate() {
             self.grid.set(code, &mut at);
             // Each that matches is noted, not just the first.
-            let skipped = there[code] && skips.iter_mut().filter_map(|skip| skip.takes(&at)).count() > 0;
-            if there[code] && !skipped {
+            let skipped = there && skips.iter_mut().filter_map(|skip| skip.takes(&at)).count() > 0;
+            if there && !skipped {
                 self.nodes[code] = Some(next);
                 next += 1;
                 self.grid.axes.iter().zip(&mut present).for_each(|(axis, seen)| seen[at[*axis]] = true);

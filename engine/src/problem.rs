@@ -150,6 +150,12 @@ impl<'a> Report<'a> {
         self.problems.len()
     }
 
+    /// How many there are since there were `before` that leave it open what is meant.
+    pub(crate) fn doubts_since(&self, before: usize) -> usize {
+        let clear = |problem: &&Problem| matches!(problem.mistake, Mistake::AxisTwice { .. });
+        self.problems[before..].iter().filter(|problem| !clear(problem)).count()
+    }
+
     /// Ok if there were none.
     pub(crate) fn finish(mut self, file: &Path) -> Result<(), Problems> {
         if self.problems.is_empty() {

@@ -49,7 +49,7 @@ pub(crate) fn parse(source: &mut Source) -> Result<Value, Vec<Found>> {
     let mut scan = Scan::new(&text);
     let scanned = scan.run(&text);
     (source.nodes, source.root) = (std::mem::take(&mut scan.nodes), scan.root);
-    scanned.map_err(|found| vec![found])?;
+    scanned.map_err(|found| vec![*found])?;
     if !scan.repeated.is_empty() {
         let found = |(key, first, span): (String, usize, Range<usize>)| {
             let first_line = source.position(first).0.unwrap_or(1);
@@ -82,6 +82,10 @@ pub(crate) fn value(text: &str) -> Result<Value, String> {
 /// A syntax error at the byte `at`; a tab in the indentation there, or just before, is what people mostly mean by it.
 fn syntax(text: &str, at: Option<usize>, message: &str) -> Found {
     let Some(at) = at else { return (None, Mistake::Syntax { message: message.to_owned() }) };
+    // The parser looks ahead: it may be the first to see that brackets never end.
+    if message.contains("recursion limit") {
+        return (Some(at..at), Mistake::TooDeep);
+    }
     let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);
     let indent = text[start..].len() - text[start..].trim_start_matches([' ', '\t']).len();
     if let Some(tab) = text[start..start + indent].find('\t') {
@@ -133,19 +137,19 @@ impl Scan {
         }
     }
 
-    fn run(&mut self, text: &str) -> Result<(), Found> {
+    fn run(&mut self, text: &str) -> Result<(), Box<Found>> {
         let mut documents = 0;
         for event in Parser::new_from_str(text) {
             let (event, span) = event.map_err(|error| {
                 let at = self.byte(error.marker().index());
-                syntax(text, Some(at), error.info())
+                Box::new(syntax(text, Some(at), error.info()))
             })?;
             let span = self.range(span);
             match event {
                 Event::DocumentStart(_) => {
                     documents += 1;
                     if documents > 1 {
-                        return Err((Some(span), Mistake::SeveralDocuments));
+                        return Err(Box::new((Some(span), Mistake::SeveralDocuments)));
                     }
                 }
                 Event::Scalar(scalar, _, anchor, _) => self.scalar(&scalar, anchor, span)?,
@@ -159,7 +163,7 @@ impl Scan {
         Ok(())
     }
 
-    fn scalar(&mut self, text: &str, anchor: usize, span: Range<usize>) -> Result<(), Found> {
+    fn scalar(&mut self, text: &str, anchor: usize, span: Range<usize>) -> Result<(), Box<Found>> {
         self.count(1, &span)?;
         if let Some(Open { node, key: key @ None, keys, .. }) = self.open.last_mut()
             && let Children::Map(entries) = &self.nodes[*node].children
@@ -179,9 +183,9 @@ impl Scan {
         Ok(())
     }
 
-    fn start(&mut self, anchor: usize, span: Range<usize>, children: Children) -> Result<(), Found> {
+    fn start(&mut self, anchor: usize, span: Range<usize>, children: Children) -> Result<(), Box<Found>> {
         if self.open.len() >= MAX_DEPTH {
-            return Err((Some(span), Mistake::TooDeep));
+            return Err(Box::new((Some(span), Mistake::TooDeep)));
         }
         let before = self.values;
         self.count(1, &span)?;
@@ -199,14 +203,14 @@ impl Scan {
         self.attach(open.node);
     }
 
-    fn alias(&mut self, anchor: usize, span: Range<usize>) -> Result<(), Found> {
+    fn alias(&mut self, anchor: usize, span: Range<usize>) -> Result<(), Box<Found>> {
         match self.anchors.get(&anchor).copied() {
             Some((node, values)) => {
                 self.count(values, &span)?;
                 self.attach(node);
                 Ok(())
             }
-            None => Err((Some(span), Mistake::SelfAlias)),
+            None => Err(Box::new((Some(span), Mistake::SelfAlias))),
         }
     }
 
@@ -232,9 +236,9 @@ impl Scan {
         }
     }
 
-    fn count(&mut self, values: usize, span: &Range<usize>) -> Result<(), Found> {
+    fn count(&mut self, values: usize, span: &Range<usize>) -> Result<(), Box<Found>> {
         self.values = self.values.saturating_add(values);
-        if self.values > MAX_VALUES { Err((Some(span.clone()), Mistake::TooMany)) } else { Ok(()) }
+        if self.values > MAX_VALUES { Err(Box::new((Some(span.clone()), Mistake::TooMany))) } else { Ok(()) }
     }
 
     fn range(&self, span: Span) -> Range<usize> {
