@@ -157,6 +157,11 @@ impl Attention {
     fn forward(&self, x: Tensor<2>, pass: &Pass, cache: Option<(&mut KvCache, usize)>) -> Tensor<2> {
         let width = x.dims()[1];
         let qkv = self.c_attn.forward(x, pass);
+        // Without padding on the left and without a cache, attention is the plain causal one.
+        let plain = cache.is_none() && pass.positions.is_none();
+        if plain && let Some(mixed) = ops::causal_attention(&qkv, pass.dims[1], self.heads) {
+            return self.c_proj.forward(mixed, pass);
+        }
         let part = |at: usize| qkv.clone().narrow(1, at * width, width);
         let shape = AttentionShape { heads: self.heads, kv_heads: self.heads, head: width / self.heads };
         self.c_proj.forward(attend([part(0), part(1), part(2)], shape, pass, None, cache), pass)

@@ -151,7 +151,6 @@ impl Backward<Flex, 3> for LayerNorm {
         let mut outer = contiguous(grads.consume::<Flex>(&ops.node));
         let (x, weight, moments) = ops.state;
         let width = weight.layout().shape()[0];
-        let shape = [moments.len(), width];
         let (x, weight) = (slice(&x), slice(&weight));
         let [for_x, for_weight, for_bias] = ops.parents;
         if let Some(parent) = for_bias {
@@ -184,7 +183,6 @@ impl Backward<Flex, 3> for LayerNorm {
             let inputs = x.par_chunks_exact(width).zip(&moments);
             values.par_chunks_exact_mut(width).zip(inputs).with_min_len(BLOCK).for_each(row);
         }
-        debug_assert_eq!(values.len(), shape[0] * shape[1]);
         grads.register::<Flex>(parent.id, outer);
     }
 }
@@ -384,8 +382,9 @@ mod tests {
     }
 
     fn close<const D: usize>(ours: Tensor<D>, theirs: Tensor<D>, what: &str) {
+        let largest = theirs.clone().abs().max().into_scalar::<f32>().max(1.0);
         let most = (ours - theirs).abs().max().into_scalar::<f32>();
-        assert!(most < 1e-4, "{what}: {most}");
+        assert!(most < 2e-5 * largest, "{what}: {most} of {largest}");
     }
 
     /// Of both sizes: on one thread, and shared among threads. The input is a view.
