@@ -157,11 +157,11 @@ impl Backward<Flex, 3> for LayerNorm {
             grads.register::<Flex>(parent.id, tensor(sum_rows(slice(&outer), width), &[width]));
         }
         if let Some(parent) = for_weight {
-            let normal = x
-                .chunks_exact(width)
-                .zip(&moments)
-                .flat_map(|(x, &[mean, scale])| x.iter().map(move |x| (x - mean) * scale));
-            let products: Vec<f32> = normal.zip(slice(&outer)).map(|(normal, outer)| normal * outer).collect();
+            let mut products = slice(&outer).to_vec();
+            let rows = products.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(&moments);
+            for ((products, x), &[mean, scale]) in rows {
+                products.iter_mut().zip(x).for_each(|(product, x)| *product *= (x - mean) * scale);
+            }
             grads.register::<Flex>(parent.id, tensor(sum_rows(&products, width), &[width]));
         }
         let Some(parent) = for_x else { return };
@@ -203,7 +203,7 @@ impl Backward<Flex, 1> for Attention {
         let (width, head) = (packed / 3, packed / 3 / heads);
         let scale = 1.0 / (head as f32).sqrt();
         let mut gradient = vec![0.0f32; rows * packed];
-        let one = |(dx, (x, (weights, g))): (&mut [f32], (&[f32], (&[f32], &[f32])))| {
+        let one = |dx: &mut [f32], x: &[f32], weights: &[f32], g: &[f32]| {
             let mut slopes = [0.0f32; SHORT];
             for h in 0..heads {
                 let [q, k, v] = [0, 1, 2].map(|part| part * width + h * head);
@@ -228,10 +228,11 @@ impl Backward<Flex, 1> for Attention {
         let (input, square) = (seq * packed, heads * seq * seq);
         if gradient.len() < FEW {
             let rest = x.chunks_exact(input).zip(weights.chunks_exact(square).zip(g.chunks_exact(seq * width)));
-            gradient.chunks_exact_mut(input).zip(rest).for_each(one);
+            gradient.chunks_exact_mut(input).zip(rest).for_each(|(dx, (x, (weights, g)))| one(dx, x, weights, g));
         } else {
             let given = weights.par_chunks_exact(square).zip(g.par_chunks_exact(seq * width));
-            gradient.par_chunks_exact_mut(input).zip(x.par_chunks_exact(input).zip(given)).for_each(one);
+            let rest = x.par_chunks_exact(input).zip(given);
+            gradient.par_chunks_exact_mut(input).zip(rest).for_each(|(dx, (x, (weights, g)))| one(dx, x, weights, g));
         }
         grads.register::<Flex>(parent.id, tensor(gradient, &[rows, packed]));
     }

@@ -20,6 +20,19 @@ impl Default for AdamW {
     }
 }
 
+/// The scalars of one update.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    /// Counted from 1.
+    pub(crate) time: usize,
+    /// Learning rate.
+    pub(crate) rate: f64,
+    /// Weight decay.
+    pub(crate) decay: f64,
+    /// Multiplies the gradient (clipping).
+    pub(crate) scale: f32,
+}
+
 /// First and second moment of one parameter.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Moments {
@@ -31,23 +44,12 @@ pub(crate) struct Moments {
 const CHUNK: usize = 1 << 16;
 
 impl AdamW {
-    /// One update of `weight`. `time` counts from 1; `scale` multiplies the gradient (clipping); `decay` may be 0.
-    ///
-    /// Elements are independent, so the bytes do not depend on how many threads share the work.
-    pub(crate) fn step(
-        &self,
-        weight: &mut [f32],
-        gradient: &[f32],
-        moments: &mut Moments,
-        time: usize,
-        rate: f64,
-        decay: f64,
-        scale: f32,
-    ) {
+    /// One update of `weight`. Elements are independent, so the bytes do not depend on how many threads share the work.
+    pub(crate) fn step(&self, weight: &mut [f32], gradient: &[f32], moments: &mut Moments, step: Step) {
         moments.first.resize(weight.len(), 0.0);
         moments.second.resize(weight.len(), 0.0);
         let (first, second) = (&mut moments.first, &mut moments.second);
-        let update = Update::new(self, time, rate, decay, scale);
+        let update = Update::new(self, step);
         if weight.len() <= CHUNK {
             return update.apply(weight, gradient, first, second);
         }
@@ -72,7 +74,7 @@ struct Update {
 }
 
 impl Update {
-    fn new(adamw: &AdamW, time: usize, rate: f64, decay: f64, scale: f32) -> Self {
+    fn new(adamw: &AdamW, Step { time, rate, decay, scale }: Step) -> Self {
         let power = |beta: f64| 1.0 - beta.powi(time.min(i32::MAX as usize) as i32);
         Self {
             keep: (1.0 - rate * decay) as f32,
@@ -127,7 +129,12 @@ mod tests {
     fn first_step_moves_by_the_rate_against_the_gradient() {
         let mut weight = vec![1.0f32, -2.0, 0.5];
         let mut moments = Moments::default();
-        AdamW::default().step(&mut weight, &[0.3, -7.0, 0.0], &mut moments, 1, 0.1, 0.0, 1.0);
+        AdamW::default().step(
+            &mut weight,
+            &[0.3, -7.0, 0.0],
+            &mut moments,
+            Step { time: 1, rate: 0.1, decay: 0.0, scale: 1.0 },
+        );
         for (got, want) in weight.iter().zip([0.9, -1.9, 0.5]) {
             assert!((got - want).abs() < 1e-6, "{got} {want}");
         }
@@ -136,7 +143,12 @@ mod tests {
     #[test]
     fn decay_is_decoupled_from_the_gradient() {
         let mut weight = vec![2.0f32];
-        AdamW::default().step(&mut weight, &[0.0], &mut Moments::default(), 1, 0.1, 0.25, 1.0);
+        AdamW::default().step(
+            &mut weight,
+            &[0.0],
+            &mut Moments::default(),
+            Step { time: 1, rate: 0.1, decay: 0.25, scale: 1.0 },
+        );
         assert_eq!(weight, [2.0 * 0.975]);
     }
 
@@ -149,7 +161,12 @@ mod tests {
             pool.install(|| {
                 let (mut weight, mut moments) = (vec![0.1f32; len], Moments::default());
                 for time in 1..4 {
-                    AdamW::default().step(&mut weight, &gradient, &mut moments, time, 1e-2, 0.1, 0.5);
+                    AdamW::default().step(
+                        &mut weight,
+                        &gradient,
+                        &mut moments,
+                        Step { time, rate: 1e-2, decay: 0.1, scale: 0.5 },
+                    );
                 }
                 (weight, sum_of_squares(&gradient))
             })

@@ -363,7 +363,9 @@ fn check(examples: &[Example], config: &TrainConfig) -> Result<(), TrainError> {
         }
     }
     match config.clip {
-        Some(value) if !(value > 0.0) => Err(TrainError::Value { field: "clip", value, expected: "a positive number" }),
+        Some(value) if value.is_nan() || value <= 0.0 => {
+            Err(TrainError::Value { field: "clip", value, expected: "a positive number" })
+        }
         _ => Ok(()),
     }
 }

@@ -5,7 +5,7 @@ use burn::module::{ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Gradients, Tensor};
 use burn_flex::{Flex, FlexTensor};
 
-use super::adamw::{AdamW, Moments, clip_factor, sum_of_squares};
+use super::adamw::{AdamW, Moments, Step, clip_factor, sum_of_squares};
 use crate::model::CausalLm;
 
 /// State of the optimizer, one slot per trained parameter in the model's order.
@@ -28,7 +28,7 @@ enum State {
     /// Moments in host memory, beside weights in host memory.
     Host(Moments),
     /// Moments where the weights are.
-    Device(Option<[Tensor<1>; 2]>),
+    Device(Option<Box<[Tensor<1>; 2]>>),
 }
 
 impl Optimizer {
@@ -62,9 +62,8 @@ impl Optimizer {
     /// One step by the gathered gradients, whose norm is `norm`; forgets them.
     pub(crate) fn step(&mut self, model: CausalLm, rate: f64, norm: f64, clip: Option<f64>) -> CausalLm {
         self.time += 1;
-        let scale = clip_factor(norm, clip);
-        let (adamw, time) = (self.adamw, self.time);
-        model.map(&mut Update { slots: self.slots.iter_mut(), adamw, time, rate, scale })
+        let step = Step { time: self.time, rate, decay: 0.0, scale: clip_factor(norm, clip) };
+        model.map(&mut Update { slots: self.slots.iter_mut(), adamw: self.adamw, step })
     }
 }
 
@@ -94,9 +93,7 @@ impl ModuleVisitor for Gather<'_> {
 struct Update<'a> {
     slots: std::slice::IterMut<'a, Slot>,
     adamw: AdamW,
-    time: usize,
-    rate: f64,
-    scale: f32,
+    step: Step,
 }
 
 impl ModuleMapper for Update<'_> {
@@ -108,43 +105,38 @@ impl ModuleMapper for Update<'_> {
         let Some(gradient) = slot.gradient.take() else { return param };
         // Taken out of the parameter, the tensor is the only handle to its memory, so it is written in place.
         let (id, tensor, mapper) = param.consume();
-        let Update { adamw, time, rate, scale, .. } = *self;
+        let (adamw, step) = (self.adamw, Step { decay: slot.decay, ..self.step });
         let updated = match &mut slot.state {
             State::Host(moments) => {
                 let (mut weight, gradient) = (host(tensor.inner()), host(gradient));
                 let values = weight.storage_mut::<f32>();
-                adamw.step(values, slice(&gradient), moments, time, rate, slot.decay, scale);
+                adamw.step(values, slice(&gradient), moments, step);
                 Tensor::<D>::from_primitive::<Flex>(weight)
             }
-            State::Device(moments) => {
-                on_device(&adamw, tensor.inner(), gradient, moments, time, rate, slot.decay, scale)
-            }
+            State::Device(moments) => on_device(&adamw, tensor.inner(), gradient, moments, step),
         };
         Param::from_mapped_value(id, updated.autodiff().require_grad(), mapper)
     }
 }
 
 /// The same update in tensor operations.
-#[expect(clippy::too_many_arguments, reason = "the scalars of one AdamW update")]
 fn on_device<const D: usize>(
     adamw: &AdamW,
     weight: Tensor<D>,
     gradient: Tensor<1>,
-    moments: &mut Option<[Tensor<1>; 2]>,
-    time: usize,
-    rate: f64,
-    decay: f64,
-    scale: f32,
+    moments: &mut Option<Box<[Tensor<1>; 2]>>,
+    Step { time, rate, decay, scale }: Step,
 ) -> Tensor<D> {
     let dims = weight.dims();
     let gradient = gradient.mul_scalar(scale);
-    let [first, second] = moments.take().unwrap_or_else(|| [gradient.zeros_like(), gradient.zeros_like()]);
+    let zeros = || Box::new([gradient.zeros_like(), gradient.zeros_like()]);
+    let [first, second] = *moments.take().unwrap_or_else(zeros);
     let first = first.clone() + (gradient.clone() - first).mul_scalar(1.0 - adamw.beta1);
     let second = second.mul_scalar(adamw.beta2) + gradient.square().mul_scalar(1.0 - adamw.beta2);
     let power = |beta: f64| 1.0 - beta.powi(time as i32);
     let root = second.clone().sqrt().div_scalar(power(adamw.beta2).sqrt()).add_scalar(adamw.eps);
     let step = (first.clone() / root).mul_scalar(rate / power(adamw.beta1));
-    *moments = Some([first, second]);
+    *moments = Some(Box::new([first, second]));
     weight.mul_scalar(1.0 - rate * decay) - step.reshape(dims)
 }
 
