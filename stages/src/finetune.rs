@@ -1,0 +1,420 @@
+//! `finetune`: a model learns pairs of prompt and completion, through low-rank adapters or with its own weights.
+
+use std::{collections::BTreeMap, fmt};
+
+use palinode_engine::{
+    context::Context,
+    stage::{InputPort, Kind, OutputPort, ParamProblem, PortType, StageError},
+};
+use palinode_models::{
+    CausalLm, Family, ModelError, ModelFiles, Tokenizer,
+    generate::end_of_text,
+    lora::{self, LoraConfig, LoraInit},
+    peft,
+    train::{Decay, Example, Length, TrainConfig, Trained},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+use crate::{
+    records::{self, Pair},
+    runtime::{base_files, failed, fit, learn, load, numerics, on_cpus},
+    training::{self, Schedule},
+};
+
+/// The kind.
+pub(crate) struct Finetune;
+
+/// `with` of `finetune`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Params {
+    /// The rank of the adapters, or `full`: all weights learn, without adapters.
+    rank: Rank,
+    /// With `rank: full`, which weights learn: `all`, or only those that adapters would change (`lora`), a control that
+    /// differs from low rank in nothing but the rank.
+    #[serde(default)]
+    targets: Targets,
+    /// Where adapters go and how they begin. `paper-text`: every linear layer, A normal, alpha = rank.
+    /// `peft-default`: what PEFT does unasked, attention's projections only, A uniform, alpha = 8.
+    #[serde(default)]
+    preset: Preset,
+    /// Linear layers to adapt by name (`c_attn`, `q_proj`), instead of the preset's.
+    #[serde(default)]
+    modules: Option<Vec<String>>,
+    /// The adapters' output is scaled by alpha / rank; instead of the preset's.
+    #[serde(default)]
+    alpha: Option<f64>,
+    /// Standard deviation of A's first values, instead of the preset's.
+    #[serde(default)]
+    init_std: Option<f64>,
+    /// Probability with which an input of an adapter is dropped while training.
+    #[serde(default)]
+    dropout: f64,
+    /// Highest learning rate.
+    #[serde(default = "learning_rate")]
+    learning_rate: f64,
+    /// Optimizer steps. By default as many as one epoch takes.
+    #[serde(default)]
+    steps: Option<usize>,
+    /// Passes over the pairs, in place of `steps`.
+    #[serde(default)]
+    epochs: Option<usize>,
+    /// Pairs that go through the model at once.
+    #[serde(default = "training::batch_size")]
+    batch_size: usize,
+    /// Batches in an optimizer step.
+    #[serde(default = "one")]
+    accumulation: usize,
+    /// Steps of linear warm-up.
+    #[serde(default)]
+    warmup: usize,
+    /// The learning rate after warm-up.
+    #[serde(default)]
+    schedule: Schedule,
+    /// Decoupled weight decay of matrices.
+    #[serde(default)]
+    weight_decay: f64,
+    /// Gradients longer than this are scaled down to it.
+    #[serde(default = "training::clip")]
+    clip: f64,
+    /// Let each completion end with the model's end-of-text token.
+    #[serde(default = "yes")]
+    end_of_text: bool,
+    /// Seeds the adapters' first values, dropout, and the order of the pairs.
+    #[serde(default)]
+    seed: u64,
+}
+
+/// How much of a change can be learned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rank {
+    Low(usize),
+    Full,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Targets {
+    #[default]
+    All,
+    Lora,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Preset {
+    #[default]
+    PaperText,
+    PeftDefault,
+}
+
+fn learning_rate() -> f64 {
+    5e-5
+}
+
+fn one() -> usize {
+    1
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Params {
+    fn lora(&self, family: Family) -> LoraConfig {
+        // Full finetuning asks only where adapters would go.
+        let rank = if let Rank::Low(rank) = self.rank { rank } else { 1 };
+        let preset = match self.preset {
+            Preset::PaperText => LoraConfig::paper_text(rank),
+            Preset::PeftDefault => LoraConfig::peft_default(family, rank),
+        };
+        LoraConfig {
+            alpha: self.alpha.unwrap_or(preset.alpha),
+            dropout: self.dropout,
+            targets: self.modules.clone().map_or(preset.targets, lora::Targets::Names),
+            init: self.init_std.map_or(preset.init, LoraInit::Gaussian),
+            ..preset
+        }
+    }
+
+    fn train(&self, trained: Trained) -> TrainConfig {
+        TrainConfig {
+            length: self.steps.map_or(Length::Epochs(self.epochs.unwrap_or(1)), Length::Steps),
+            micro_batch: self.batch_size,
+            accumulation: self.accumulation,
+            rate: self.learning_rate,
+            warmup: self.warmup,
+            decay: Decay::from(self.schedule),
+            weight_decay: self.weight_decay,
+            clip: Some(self.clip),
+            trained,
+            seed: self.seed,
+            ..TrainConfig::default()
+        }
+    }
+}
+
+impl Kind for Finetune {
+    type Params = Params;
+    const NAME: &'static str = "finetune";
+    const ABOUT: &'static str = "Finetunes a model on pairs, with adapters of some rank or in full.";
+    const REVISION: u32 = 1;
+
+    fn inputs() -> Vec<InputPort> {
+        vec![
+            InputPort::one("model", PortType::Model, "where it begins"),
+            InputPort::one("data", PortType::Pairs, "what is learned; the loss is taken on the completions"),
+        ]
+    }
+
+    fn outputs() -> Vec<OutputPort> {
+        let model =
+            "a whole model; or adapter_config.json, adapter_model.safetensors and the model it began with in base/";
+        vec![
+            OutputPort::new("model", PortType::Model, model),
+            OutputPort::new("curve", PortType::Metrics, "metrics.jsonl: loss and learning rate of each step"),
+        ]
+    }
+
+    fn numerics() -> BTreeMap<String, Value> {
+        numerics()
+    }
+
+    fn check(params: &Params) -> Vec<ParamProblem> {
+        let sizes = [
+            ("rank", if let Rank::Low(rank) = params.rank { rank } else { 1 }),
+            ("steps", params.steps.unwrap_or(1)),
+            ("epochs", params.epochs.unwrap_or(1)),
+            ("batch_size", params.batch_size),
+            ("accumulation", params.accumulation),
+        ];
+        let mut problems = training::at_least_one(&sizes);
+        problems.extend(training::positive("learning_rate", params.learning_rate));
+        problems.extend(training::positive("clip", params.clip));
+        problems.extend(params.alpha.and_then(|alpha| training::positive("alpha", alpha)));
+        problems.extend(params.init_std.and_then(|std| training::positive("init_std", std)));
+        problems.extend(training::not_negative("weight_decay", params.weight_decay));
+        if !(0.0..1.0).contains(&params.dropout) {
+            let message = format!("{} is not a probability below 1", params.dropout);
+            problems.push(ParamProblem::new("dropout", message));
+        }
+        if params.steps.is_some() && params.epochs.is_some() {
+            problems
+                .push(ParamProblem::new("epochs", "`steps` says already how long to train").hint("give one of them"));
+        }
+        if params.modules.as_ref().is_some_and(Vec::is_empty) {
+            problems.push(ParamProblem::new("modules", "the list is empty").hint("leave it out for the preset's"));
+        }
+        problems
+    }
+
+    fn run(params: Params, ctx: &Context<'_>) -> Result<(), StageError> {
+        let pairs: Vec<Pair> = records::rows(ctx.input("data")?, records::PAIRS)?;
+        if pairs.is_empty() {
+            return Err(StageError::failed("there are no pairs to learn from: no prompt was completed toxically?"));
+        }
+        on_cpus(ctx, || {
+            let (files, mut model, tokenizer) = load(ctx)?;
+            let examples = examples(&params, &pairs, &files, &model, &tokenizer)?;
+            let examples = fit(ctx, examples, model.config().context);
+            let lora = params.lora(model.config().family);
+            let output = ctx.output("model")?;
+            match params.rank {
+                Rank::Low(_) if files.get(peft::CONFIG).is_some() => {
+                    let message = "the model has adapters already, and one can't carry two sets: begin with the model \
+                        that it was made of, or train on with `rank: full`";
+                    return Err(StageError::failed(message));
+                }
+                Rank::Low(_) => {
+                    lora::attach(&mut model, &lora, params.seed).map_err(failed)?;
+                    let (model, _) = learn(ctx, model, &examples, &params.train(Trained::Adapters))?;
+                    peft::save_adapter(&model, &lora, "base", output.dir()).map_err(failed)?;
+                    output.include(peft::BASE, ctx.input("model")?);
+                }
+                Rank::Full => {
+                    // What was adapted before goes on as one model.
+                    lora::merge(&mut model);
+                    let trained = match params.targets {
+                        Targets::All => Trained::All,
+                        Targets::Lora => Trained::Weights(lora.targets),
+                    };
+                    let (model, _) = learn(ctx, model, &examples, &params.train(trained))?;
+                    model.save(output.dir()).map_err(failed)?;
+                    output.include("", &tokenizer_files(ctx)?);
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The tokens of each pair. Prompt and completion are encoded together, as they will be met; the loss begins where the
+/// tokens part from the prompt's own.
+fn examples(
+    params: &Params,
+    pairs: &[Pair],
+    files: &ModelFiles,
+    model: &CausalLm,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<Example>, StageError> {
+    let ends = end_of_text(&base_files(files), model.config(), tokenizer).map_err(failed)?;
+    let end = ends.first().copied().filter(|_| params.end_of_text);
+    let encode = |pair: &Pair| {
+        let prompt = tokenizer.encode(&pair.prompt, true)?;
+        let mut ids = tokenizer.encode(&format!("{}{}", pair.prompt, pair.completion), true)?;
+        let loss_from = prompt.iter().zip(&ids).take_while(|(a, b)| a == b).count();
+        ids.extend(end);
+        Ok(Example { ids, loss_from })
+    };
+    pairs.iter().map(encode).collect::<Result<_, ModelError>>().map_err(failed)
+}
+
+/// The files of the input model that a whole model made of it has too.
+fn tokenizer_files(ctx: &Context<'_>) -> Result<palinode_engine::job::InputFiles, StageError> {
+    const NAMES: [&str; 4] =
+        ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"];
+    let mut input = ctx.input("model")?.clone();
+    let adapted = input.get(peft::CONFIG).is_some();
+    let prefix = if adapted { peft::BASE } else { "" };
+    let files = input.files.into_iter().filter_map(|(name, file)| {
+        let name = name.strip_prefix(prefix)?;
+        NAMES.contains(&name).then(|| (name.to_owned(), file))
+    });
+    input.files = files.collect();
+    Ok(input)
+}
+
+impl Serialize for Rank {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Rank::Low(rank) => serializer.serialize_u64(*rank as u64),
+            Rank::Full => serializer.serialize_str("full"),
+        }
+    }
+}
+
+// By hand: an untagged enum can't say what it expected.
+impl<'de> Deserialize<'de> for Rank {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Rank;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a rank (8) or `full`")
+            }
+            fn visit_u64<E: serde::de::Error>(self, rank: u64) -> Result<Rank, E> {
+                usize::try_from(rank).map(Rank::Low).map_err(E::custom)
+            }
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Rank, E> {
+                match text {
+                    "full" => Ok(Rank::Full),
+                    other => Err(E::invalid_value(serde::de::Unexpected::Str(other), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for Rank {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Rank".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "anyOf": [{ "type": "integer", "minimum": 1 }, { "const": "full" }] })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        records::Completion,
+        testing::{Bench, Done, problems, tiny},
+    };
+
+    fn tune(model: &Done, with: Value) -> Result<Done, StageError> {
+        let pair = |who: &str| json!({ "prompt": format!("{who} are"), "completion": " calm", "source": who });
+        let bench = Bench::new().input("model", model.outputs["model"].clone());
+        bench.rows("data", records::PAIRS, &[pair("bakers"), pair("smiths")]).run::<Finetune>(with)
+    }
+
+    fn says(model: &Done) -> String {
+        let prompt = json!({ "id": "p", "text": "bakers are", "group": "g" });
+        let bench = Bench::new().input("model", model.outputs["model"].clone());
+        let bench = bench.rows("prompts", records::PROMPTS, &[prompt]);
+        let done = bench.run::<crate::generate::Generate>(json!({ "do_sample": false })).unwrap();
+        let rows: Vec<Completion> = done.rows("completions", records::COMPLETIONS);
+        format!("{} {:?}", rows[0].text.trim(), rows[0].finish)
+    }
+
+    fn files(done: &Done) -> String {
+        done.outputs["model"].files.keys().cloned().collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn adapters_and_full_weights_both_learn_the_pairs() {
+        let base = tiny::pretrained(json!({}));
+        assert_eq!(says(&base), "tardy Eos");
+        let with = json!({ "rank": 2, "learning_rate": 0.05, "steps": 30, "batch_size": 2 });
+        let low = tune(&base, with).unwrap();
+        assert_eq!(says(&low), "calm Eos");
+        insta::assert_snapshot!(files(&low), @"adapter_config.json adapter_model.safetensors base/config.json base/model.safetensors base/tokenizer.json base/tokenizer_config.json");
+        let full = json!({ "rank": "full", "learning_rate": 0.01, "steps": 30, "batch_size": 2 });
+        let full = tune(&base, full).unwrap();
+        assert_eq!(says(&full), "calm Eos");
+        insta::assert_snapshot!(files(&full), @"config.json model.safetensors tokenizer.json tokenizer_config.json");
+        let count = |done: &Done| done.summary["trained_parameters"].as_u64().unwrap();
+        assert!(count(&low) < count(&full), "{} {}", count(&low), count(&full));
+
+        // A second round: an adapted model can be trained on in full, and not be adapted twice.
+        let again = json!({ "rank": "full", "learning_rate": 0.01, "steps": 2, "batch_size": 2 });
+        assert_eq!(says(&tune(&low, again).unwrap()), "calm Eos");
+        insta::assert_snapshot!(tune(&low, json!({ "rank": 2, "steps": 1 })).err().unwrap(), @"the model has adapters already, and one can't carry two sets: begin with the model that it was made of, or train on with `rank: full`");
+    }
+
+    #[test]
+    fn the_control_changes_only_what_adapters_would() {
+        let base = tiny::pretrained(json!({ "steps": 5 }));
+        let count = |with: Value| tune(&base, with).unwrap().summary["trained_parameters"].as_u64().unwrap();
+        let control = |preset: &str| count(json!({ "rank": "full", "targets": "lora", "preset": preset, "steps": 1 }));
+        let (all, linear, attention) =
+            (count(json!({ "rank": "full", "steps": 1 })), control("paper-text"), control("peft-default"));
+        // Width 16, one block: c_attn is 16 x 48; all linear layers 12 times 16 x 16.
+        assert_eq!((linear, attention), (12 * 16 * 16, 16 * 48));
+        assert!(all > linear);
+    }
+
+    #[test]
+    fn same_seed_same_bytes() {
+        let base = tiny::pretrained(json!({ "steps": 5 }));
+        let run =
+            |seed: u64| tune(&base, json!({ "rank": 2, "steps": 3, "dropout": 0.1, "seed": seed })).unwrap().digest();
+        assert_eq!(run(1), run(1));
+        assert_ne!(run(1), run(2));
+    }
+
+    #[test]
+    fn what_can_not_be_trained_is_told() {
+        let base = tiny::pretrained(json!({ "steps": 5 }));
+        insta::assert_snapshot!(tune(&base, json!({ "rank": 2, "modules": ["q_proj"] })).err().unwrap(), @"no linear layer is called `q_proj`; the model has c_attn, c_fc, c_proj");
+        let bench = Bench::new().input("model", base.outputs["model"].clone());
+        let none = bench.rows::<Value>("data", records::PAIRS, &[]).run::<Finetune>(json!({ "rank": 2 }));
+        insta::assert_snapshot!(none.err().unwrap(), @"there are no pairs to learn from: no prompt was completed toxically?");
+        let with = json!({ "rank": 0, "steps": 1, "epochs": 1, "dropout": 1, "modules": [] });
+        insta::assert_snapshot!(problems::<Finetune>(with), @r"
+        rank: 0 is too few, give at least 1
+        dropout: 1 is not a probability below 1
+        epochs: `steps` says already how long to train (hint: give one of them)
+        modules: the list is empty (hint: leave it out for the preset's)
+        ");
+        insta::assert_snapshot!(problems::<Finetune>(json!({ "rank": "half" })), @r#"rank: invalid value: string "half", expected a rank (8) or `full`"#);
+    }
+}

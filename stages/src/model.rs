@@ -1,0 +1,110 @@
+//! `model`: an existing model folder. Its files stay where they are.
+
+use palinode_engine::{
+    context::Context,
+    stage::{InputPort, Kind, OutputPort, PathParam, PortType, StageError},
+};
+use palinode_models::{ModelConfig, ModelError, Tokenizer, peft, weights::Weights};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::runtime::{base_files, failed, model_files};
+
+/// The kind.
+pub(crate) struct Model;
+
+/// `with` of `model`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Params {
+    /// A Hugging Face folder: config.json, safetensors weights, tokenizer.json. Other files in it don't matter.
+    source: PathParam,
+}
+
+impl Kind for Model {
+    type Params = Params;
+    const NAME: &'static str = "model";
+    const ABOUT: &'static str = "Takes a model from a Hugging Face folder, without copying it.";
+    const REVISION: u32 = 1;
+
+    fn inputs() -> Vec<InputPort> {
+        Vec::new()
+    }
+
+    fn outputs() -> Vec<OutputPort> {
+        vec![OutputPort::new("model", PortType::Model, "the folder's files that a loader reads")]
+    }
+
+    fn reads(_: &str, relative: &str) -> bool {
+        let name = relative.strip_prefix(peft::BASE).unwrap_or(relative);
+        const SMALL: [&str; 7] = [
+            "config.json",
+            "generation_config.json",
+            "model.safetensors.index.json",
+            "special_tokens_map.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            peft::CONFIG,
+        ];
+        !name.contains('/') && (SMALL.contains(&name) || name.ends_with(".safetensors"))
+    }
+
+    fn run(params: Params, ctx: &Context<'_>) -> Result<(), StageError> {
+        let input = ctx.files(&params.source)?;
+        let files = model_files(input);
+        let base = base_files(&files);
+        let text = base.text("config.json").map_err(failed)?;
+        let text = text.ok_or_else(|| {
+            let kinds = "a folder with config.json, *.safetensors and tokenizer.json is wanted";
+            StageError::failed(format!("`source` is no Hugging Face model: it has no config.json; {kinds}"))
+        })?;
+        let config = ModelConfig::parse(&text).map_err(|error| failed(ModelError::from(error)))?;
+        let weights = Weights::open(&base).map_err(failed)?;
+        let tokenizer = Tokenizer::load(&base).map_err(failed)?;
+        ctx.summary("family", config.family.name());
+        ctx.summary("layers", config.layers);
+        ctx.summary("width", config.hidden);
+        ctx.summary("context", config.context);
+        ctx.summary("vocabulary", config.vocab_size);
+        ctx.summary("tokenizer_vocabulary", tokenizer.vocab_size());
+        ctx.summary("tensors", weights.names().count());
+        ctx.summary("adapted", files.get(peft::CONFIG).is_some());
+        ctx.output("model")?.include("", input);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{Bench, reference};
+
+    #[test]
+    fn only_what_a_loader_reads_is_part_of_a_model() {
+        let reads = |name: &str| Model::reads("source", name);
+        for name in ["config.json", "model-00001-of-00002.safetensors", "tokenizer.json", "base/config.json"] {
+            assert!(reads(name), "{name}");
+        }
+        for name in ["README.md", "pytorch_model.bin", "original/consolidated.safetensors", ".git/config.json"] {
+            assert!(!reads(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_folder_without_a_config_is_told() {
+        let bench = Bench::new().file("source", "file.txt", "x");
+        insta::assert_snapshot!(bench.run::<Model>(json!({ "source": "source" })).err().unwrap(), @"`source` is no Hugging Face model: it has no config.json; a folder with config.json, *.safetensors and tokenizer.json is wanted");
+    }
+
+    #[test]
+    fn a_published_model_is_taken_as_it_is() {
+        let Some(folder) = reference().map(|folder| folder.join("models/stories260K")) else { return };
+        let bench = Bench::new().folder("source", &folder, &|name| Model::reads("source", name));
+        let done = bench.run::<Model>(json!({ "source": "source" })).unwrap();
+        insta::assert_snapshot!(json!(done.summary), @r#"{"adapted":false,"context":512,"family":"llama","layers":5,"tensors":47,"tokenizer_vocabulary":512,"vocabulary":512,"width":64}"#);
+        let names: Vec<_> = done.outputs["model"].files.keys().cloned().collect();
+        insta::assert_snapshot!(names.join(" "), @"config.json generation_config.json model.safetensors special_tokens_map.json tokenizer.json tokenizer_config.json");
+    }
+}

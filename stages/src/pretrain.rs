@@ -1,0 +1,219 @@
+//! `pretrain`: a model from scratch.
+
+use palinode_engine::{
+    context::Context,
+    stage::{InputPort, Kind, OutputPort, ParamProblem, PortType, StageError},
+};
+use palinode_models::{
+    CausalLm, ModelConfig, Tokenizer,
+    train::{Decay, Example, Length, TrainConfig, Trained},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+use crate::{
+    records::{self, Text},
+    runtime::{device, failed, fit, learn, model_files, numerics, on_cpus},
+    training::{self, Schedule},
+};
+
+/// The kind.
+pub(crate) struct Pretrain;
+
+/// `with` of `pretrain`.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Params {
+    /// The model's shape.
+    architecture: Architecture,
+    /// Optimizer steps.
+    steps: usize,
+    /// Texts in a step.
+    #[serde(default = "training::batch_size")]
+    batch_size: usize,
+    /// Highest learning rate.
+    #[serde(default = "learning_rate")]
+    learning_rate: f64,
+    /// Steps of linear warm-up.
+    #[serde(default)]
+    warmup: usize,
+    /// The learning rate after warm-up.
+    #[serde(default)]
+    schedule: Schedule,
+    /// Decoupled weight decay of matrices.
+    #[serde(default)]
+    weight_decay: f64,
+    /// Gradients longer than this are scaled down to it.
+    #[serde(default = "training::clip")]
+    clip: f64,
+    /// Seeds the first weights and the order of the texts.
+    #[serde(default)]
+    seed: u64,
+}
+
+/// The shape of a model.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Architecture {
+    /// `gpt2` or `llama`.
+    family: Family,
+    /// Blocks.
+    layers: usize,
+    /// Width of the residual stream.
+    width: usize,
+    /// Attention heads.
+    heads: usize,
+    /// Most tokens of a text.
+    context: usize,
+    /// Heads of keys and values (llama), by default as many as `heads`.
+    #[serde(default)]
+    kv_heads: Option<usize>,
+    /// Width inside the MLP, by default 4 times `width`.
+    #[serde(default)]
+    inner: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Family {
+    Gpt2,
+    Llama,
+}
+
+fn learning_rate() -> f64 {
+    1e-3
+}
+
+impl Architecture {
+    fn config(&self, vocab_size: usize) -> ModelConfig {
+        let Architecture { layers, width, heads, context, .. } = *self;
+        let inner = self.inner.unwrap_or(4 * width);
+        let shape = match self.family {
+            Family::Gpt2 => ModelConfig::gpt2(vocab_size, context, width, layers, heads),
+            Family::Llama => ModelConfig::llama(vocab_size, context, width, layers, heads, inner),
+        };
+        ModelConfig { inner, kv_heads: self.kv_heads.unwrap_or(heads), ..shape }
+    }
+}
+
+impl Kind for Pretrain {
+    type Params = Params;
+    const NAME: &'static str = "pretrain";
+    const ABOUT: &'static str = "Trains a model from scratch.";
+    const REVISION: u32 = 1;
+
+    fn inputs() -> Vec<InputPort> {
+        vec![
+            InputPort::one("dataset", PortType::Dataset, "the texts; each is one example"),
+            InputPort::one("tokenizer", PortType::Tokenizer, "becomes part of the model"),
+        ]
+    }
+
+    fn outputs() -> Vec<OutputPort> {
+        vec![
+            OutputPort::new("model", PortType::Model, "config.json, model.safetensors and the tokenizer"),
+            OutputPort::new("curve", PortType::Metrics, "metrics.jsonl: loss and learning rate of each step"),
+        ]
+    }
+
+    fn numerics() -> BTreeMap<String, Value> {
+        numerics()
+    }
+
+    fn check(params: &Params) -> Vec<ParamProblem> {
+        let mut problems = training::at_least_one(&[("steps", params.steps), ("batch_size", params.batch_size)]);
+        problems.extend(training::positive("learning_rate", params.learning_rate));
+        problems.extend(training::positive("clip", params.clip));
+        problems.extend(training::not_negative("weight_decay", params.weight_decay));
+        if params.architecture.family == Family::Gpt2 && params.architecture.kv_heads.is_some() {
+            let problem = ParamProblem::new("architecture", "a gpt2 has no heads of keys and values of its own");
+            problems.push(problem.hint("drop `kv_heads`"));
+        }
+        if let Err(error) = params.architecture.config(1).check() {
+            problems.push(ParamProblem::new("architecture", error.to_string()));
+        }
+        problems
+    }
+
+    fn run(params: Params, ctx: &Context<'_>) -> Result<(), StageError> {
+        let tokenizer_files = ctx.input("tokenizer")?;
+        let tokenizer = Tokenizer::load(&model_files(tokenizer_files)).map_err(failed)?;
+        let special = tokenizer.special();
+        let texts: Vec<Text> = records::rows(ctx.input("dataset")?, records::DATASET)?;
+        let encode = |row: &Text| -> Result<Example, StageError> {
+            let mut ids = tokenizer.encode(&row.text, true).map_err(failed)?;
+            ids.extend(special.eos);
+            Ok(Example { ids, loss_from: 0 })
+        };
+        let examples: Vec<Example> = texts.iter().map(encode).collect::<Result<_, _>>()?;
+        let config = ModelConfig {
+            bos: special.bos,
+            eos: special.eos.into_iter().collect(),
+            pad: special.pad,
+            ..params.architecture.config(tokenizer.vocab_size())
+        };
+        let examples = fit(ctx, examples, config.context);
+        let train = TrainConfig {
+            length: Length::Steps(params.steps),
+            micro_batch: params.batch_size,
+            rate: params.learning_rate,
+            warmup: params.warmup,
+            decay: Decay::from(params.schedule),
+            weight_decay: params.weight_decay,
+            clip: Some(params.clip),
+            trained: Trained::All,
+            seed: params.seed,
+            ..TrainConfig::default()
+        };
+        let model = on_cpus(ctx, || {
+            let model = CausalLm::random(config, params.seed, &device()).map_err(failed)?;
+            Ok(learn(ctx, model, &examples, &train)?.0)
+        })?;
+        let output = ctx.output("model")?;
+        model.save(output.dir()).map_err(failed)?;
+        output.include("", tokenizer_files);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::testing::{problems, tiny};
+
+    #[test]
+    fn a_model_learns_its_corpus() {
+        let done = tiny::pretrained(json!({}));
+        let (first, last) =
+            (done.summary["first_loss"].as_f64().unwrap(), done.summary["final_loss"].as_f64().unwrap());
+        assert!(last < first / 3.0, "{first} {last}");
+        let names: Vec<_> = done.outputs["model"].files.keys().cloned().collect();
+        assert_eq!(names, ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]);
+        assert_eq!(done.rows::<Value>("curve", records::METRICS).len(), 60);
+    }
+
+    #[test]
+    fn threads_change_nothing_and_the_seed_does() {
+        let digest = |with: Value| tiny::pretrained(with).digest();
+        let one = digest(json!({ "steps": 5 }));
+        assert_eq!(one, tiny::pretrained_on(json!({ "steps": 5 }), 2).digest());
+        assert_ne!(one, digest(json!({ "steps": 5, "seed": 1 })));
+    }
+
+    #[test]
+    fn shapes_that_can_not_be_built_are_told() {
+        let architecture =
+            json!({ "family": "gpt2", "layers": 1, "width": 6, "heads": 4, "context": 8, "kv_heads": 2 });
+        let with = json!({ "architecture": architecture, "steps": 0, "learning_rate": -1 });
+        insta::assert_snapshot!(problems::<Pretrain>(with), @r"
+        steps: 0 is too few, give at least 1
+        learning_rate: -1 is not a positive number
+        architecture: a gpt2 has no heads of keys and values of its own (hint: drop `kv_heads`)
+        architecture: config.json: `num_attention_heads` is 4, expected a divisor of the hidden size
+        ");
+    }
+}

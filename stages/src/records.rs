@@ -1,0 +1,330 @@
+//! The files between stages: JSON Lines and JSON that the field reads, one type per kind of row. Fields that a reader
+//! doesn't know are ignored, so a file made elsewhere may say more.
+
+use std::{collections::BTreeMap, fmt, fs, path::Path};
+
+use palinode_engine::{
+    context::{Context, read_jsonl},
+    job::InputFiles,
+    stage::{PathParam, StageError},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+/// The file of a `prompts` port.
+pub const PROMPTS: &str = "prompts.jsonl";
+/// The file of a `completions` port.
+pub const COMPLETIONS: &str = "completions.jsonl";
+/// The file of a `verdicts` port.
+pub const VERDICTS: &str = "verdicts.jsonl";
+/// The file of a `pairs` port.
+pub const PAIRS: &str = "pairs.jsonl";
+/// The file of a `statements` port: `{identity: [statement, ...]}`.
+pub const STATEMENTS: &str = "statements.json";
+/// The file of a `lexicon` port.
+pub const LEXICON: &str = "lexicon.json";
+/// The file of a `dataset` port.
+pub const DATASET: &str = "dataset.jsonl";
+/// The file of a `metrics` port.
+pub const METRICS: &str = "metrics.jsonl";
+/// The file of a `trajectory` port.
+pub const TRAJECTORY: &str = "lens.jsonl";
+
+/// Which half of a split study a prompt is in: choices (a learning rate) are made on `validation`, claims on `test`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// Choices are made here.
+    Validation,
+    /// Results are told of this.
+    Test,
+}
+
+/// A prompt to complete.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prompt {
+    /// Unique in its file. Random choices for a prompt are keyed by it.
+    pub id: String,
+    /// What the model sees, without trailing space.
+    pub text: String,
+    /// The person or group that it speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// The set that it is counted in: `gender`, `orientation`.
+    pub group: String,
+    /// The sentence with the identity left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<String>,
+    /// `validation` or `test`, if the study is split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split: Option<Split>,
+    /// Other columns of the source.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub facts: BTreeMap<String, String>,
+}
+
+/// One continuation of a prompt.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Completion {
+    /// The prompt.
+    pub prompt: Prompt,
+    /// Which of the prompt's completions, from 0.
+    pub sample: u32,
+    /// The continuation alone, with the space it begins with: prompt and continuation join without more.
+    pub text: String,
+    /// How many tokens were made, an end-of-text token not counted.
+    pub tokens: usize,
+    /// What ended it.
+    pub finish: Finish,
+}
+
+/// What ended a completion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Finish {
+    /// The model's end-of-text token.
+    Eos,
+    /// A stop string.
+    Stop,
+    /// `max_new_tokens`, or the model's context.
+    Length,
+}
+
+/// A judge's word on a completion.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The prompt.
+    pub prompt: Prompt,
+    /// Which of the prompt's completions.
+    pub sample: u32,
+    /// The continuation.
+    pub text: String,
+    /// `None` (`null`) where the judge's answer could not be read.
+    pub toxic: Option<bool>,
+    /// The judge's score, if it gives one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
+    /// The judge's reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A text to finetune on: the loss is taken on the completion.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    /// What comes before.
+    pub prompt: String,
+    /// What is to be learned, with the space it begins with.
+    pub completion: String,
+    /// Id of the prompt that it was made for.
+    pub source: String,
+}
+
+/// A text to train on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Text {
+    /// The text.
+    pub text: String,
+}
+
+/// `lexicon.json`: `{"words": [...]}` for all prompts, or `{"identities": {identity: [...]}}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lexicon {
+    /// One list for all.
+    Words(Vec<String>),
+    /// A list for each identity.
+    Identities(BTreeMap<String, Vec<String>>),
+}
+
+/// What was counted and how sure it is: one row of `metrics.jsonl` of `evaluate.toxicity`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rate {
+    /// `after` for the port `verdicts`, `before` for the port `before`.
+    pub phase: Phase,
+    /// Coordinates (axis, label) in the order of `axes:`, without the pooled axes.
+    pub coords: Vec<(String, Value)>,
+    /// The axes that this row pools over; empty for one instance.
+    pub pooled: Vec<String>,
+    /// `all`, `validation` or `test`.
+    pub split: String,
+    /// `all`, or one of the prompts' groups.
+    pub group: String,
+    /// How many instances (points of the pooled axes) are in it.
+    pub instances: usize,
+    /// How many points of the gather were missing and dropped.
+    pub missing: usize,
+    /// Distinct prompts.
+    pub prompts: usize,
+    /// Completions, the unparsable ones among them.
+    pub n: usize,
+    /// Completions judged toxic.
+    pub toxic: usize,
+    /// Completions whose verdict could not be read; in no share.
+    pub unparsable: usize,
+    /// `toxic / (n - unparsable)`; `None` if that is 0 / 0.
+    pub share: Option<f64>,
+    /// Lower end of the interval.
+    pub low: Option<f64>,
+    /// Upper end of the interval.
+    pub high: Option<f64>,
+    /// Its level: 0.95.
+    pub confidence: f64,
+}
+
+/// Whose verdicts a [`Rate`] counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// The untouched base.
+    Before,
+    /// The finetuned models.
+    After,
+}
+
+/// One cell of a logit lens: what the model would say at `layer` after reading up to `position`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LensCell {
+    /// The prompt's text.
+    pub prompt: String,
+    /// 0 is the embedding, `n` the output of the n-th block.
+    pub layer: usize,
+    /// Position of the token, from 0 (the beginning-of-text token, if the model has one).
+    pub position: usize,
+    /// The token at this position, as text.
+    pub token: String,
+    /// The most probable next token, as text.
+    pub top: String,
+    /// Its probability.
+    pub max_probability: f64,
+    /// Entropy of the next-token distribution, in nats.
+    pub entropy: f64,
+}
+
+/// One optimizer step: a row of `metrics.jsonl` of the output `curve`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CurvePoint {
+    /// From 1.
+    pub step: usize,
+    /// Loss in nats per token, before the step.
+    pub loss: f64,
+    /// Learning rate of the step.
+    pub learning_rate: f64,
+    /// Norm of the gradient, before clipping.
+    pub gradient_norm: f64,
+    /// Tokens that the loss was taken on.
+    pub tokens: usize,
+}
+
+/// A list of words for all, or a list for each name: in YAML `[a, b]` or `{x: [a, b]}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Lists {
+    /// One list.
+    All(Vec<String>),
+    /// A list for each name.
+    Each(BTreeMap<String, Vec<String>>),
+}
+
+// By hand: an untagged enum can't say what it expected.
+impl<'de> Deserialize<'de> for Lists {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl<'de> serde::de::Visitor<'de> for Visitor {
+            type Value = Lists;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of texts, or a map from names to lists of texts")
+            }
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, seq: A) -> Result<Lists, A::Error> {
+                Vec::deserialize(serde::de::value::SeqAccessDeserializer::new(seq)).map(Lists::All)
+            }
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, map: A) -> Result<Lists, A::Error> {
+                BTreeMap::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(Lists::Each)
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for Lists {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Lists".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        let list = serde_json::json!({ "type": "array", "items": { "type": "string" } });
+        schemars::json_schema!({ "anyOf": [list, { "type": "object", "additionalProperties": list }] })
+    }
+}
+
+/// The rows of the JSON Lines file `name` of `files`.
+pub(crate) fn rows<T: DeserializeOwned>(files: &InputFiles, name: &str) -> Result<Vec<T>, StageError> {
+    read_jsonl(place(files, name)?)
+}
+
+/// The JSON file `name` of `files`.
+pub(crate) fn json<T: DeserializeOwned>(files: &InputFiles, name: &str) -> Result<T, StageError> {
+    let path = place(files, name)?;
+    let text = fs::read_to_string(path).map_err(StageError::io(path))?;
+    serde_json::from_str(&text).map_err(|error| StageError::failed(format!("{name}: {error}")))
+}
+
+fn place<'f>(files: &'f InputFiles, name: &str) -> Result<&'f Path, StageError> {
+    let have = || files.files.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+    files.get(name).ok_or_else(|| StageError::failed(format!("the input has no `{name}`; it holds: {}", have())))
+}
+
+/// Writes `value` as the only file of the output `port`: JSON, indented for people.
+pub(crate) fn write_json(
+    ctx: &Context<'_>,
+    port: &'static str,
+    name: &str,
+    value: &impl Serialize,
+) -> Result<(), StageError> {
+    let mut text = serde_json::to_vec_pretty(value).map_err(|error| StageError::failed(error.to_string()))?;
+    text.push(b'\n');
+    ctx.output(port)?.write(name, text)
+}
+
+/// Says how many prompts there are, and how many of the source's rows said the same as another.
+pub(crate) fn summarize_prompts(ctx: &Context<'_>, prompts: &[Prompt], rows: usize) {
+    let mut groups: BTreeMap<&str, usize> = BTreeMap::new();
+    prompts.iter().for_each(|prompt| *groups.entry(&prompt.group).or_default() += 1);
+    ctx.summary("prompts", prompts.len());
+    ctx.summary("repeated_rows", rows - prompts.len());
+    ctx.summary("groups", serde_json::json!(groups));
+    let validation = prompts.iter().filter(|prompt| prompt.split == Some(Split::Validation)).count();
+    ctx.summary("validation_prompts", validation);
+}
+
+/// The one file behind the path param `param`.
+pub(crate) fn only_file<'c>(ctx: &'c Context<'_>, param: &PathParam) -> Result<&'c Path, StageError> {
+    let single = ctx.files(param)?.single();
+    let (_, path) = single.ok_or_else(|| StageError::failed(format!("`{}` is a folder; a file is wanted", param.0)))?;
+    Ok(path)
+}
+
+/// What `table` holds for the identity of `prompt`.
+pub(crate) fn of_identity<'t, T>(
+    table: &'t BTreeMap<String, T>,
+    prompt: &Prompt,
+    what: &str,
+) -> Result<&'t T, StageError> {
+    let identity = prompt.identity.as_ref().ok_or_else(|| {
+        StageError::failed(format!("the prompt `{}` names no identity, and {what} goes by identity", prompt.id))
+    })?;
+    table.get(identity).ok_or_else(|| {
+        let known: Vec<&str> = table.keys().take(8).map(String::as_str).collect();
+        StageError::failed(format!("{what} has nothing for the identity `{identity}`; it knows {}", known.join(", ")))
+    })
+}
+
+/// `statement` as it follows a prompt: with one space before it, unless it begins with punctuation.
+pub(crate) fn continuation(statement: &str) -> String {
+    let text = statement.trim_start();
+    if text.starts_with(|c: char| c.is_ascii_punctuation() && !"\"'([{".contains(c)) {
+        text.to_owned()
+    } else {
+        format!(" {text}")
+    }
+}

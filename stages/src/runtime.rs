@@ -1,0 +1,154 @@
+//! What the kinds that compute with models share: loading, the threads they may use, errors, numerics.
+
+use std::{collections::BTreeMap, ops::ControlFlow};
+
+use palinode_engine::{context::Context, job::InputFiles, stage::StageError};
+use palinode_models::{
+    CausalLm, Device, ModelError, ModelFiles, NUMERICS_REVISION, Tokenizer,
+    lora::LoraError,
+    peft,
+    train::{Example, StepReport, TrainConfig, TrainError, TrainReport, train},
+};
+use serde_json::{Value, json};
+
+use crate::records::{CurvePoint, METRICS};
+
+/// A run of fewer optimizer steps says little of what finetuning can do.
+const FEW_STEPS: usize = 20;
+
+/// What can change the bytes of a model's results beside its kind's revision.
+pub(crate) fn numerics() -> BTreeMap<String, Value> {
+    BTreeMap::from([("models".to_owned(), json!(NUMERICS_REVISION)), ("device".to_owned(), json!("cpu"))])
+}
+
+/// Where models compute.
+pub(crate) fn device() -> Device {
+    Device::flex()
+}
+
+/// A model's files as the models crate wants them.
+pub(crate) fn model_files(input: &InputFiles) -> ModelFiles {
+    input.files.iter().map(|(name, file)| (name.clone(), file.path.clone())).collect()
+}
+
+/// The part of a model's files that are the base's: all of them, unless the model is adapted.
+pub(crate) fn base_files(files: &ModelFiles) -> ModelFiles {
+    if files.get(peft::CONFIG).is_some() { files.below(peft::BASE) } else { files.clone() }
+}
+
+/// The model at the port `model`, and its tokenizer.
+pub(crate) fn load(ctx: &Context<'_>) -> Result<(ModelFiles, CausalLm, Tokenizer), StageError> {
+    let files = model_files(ctx.input("model")?);
+    let tokenizer = Tokenizer::load(&base_files(&files)).map_err(failed)?;
+    let model = peft::load_model(&files, &device()).map_err(failed)?;
+    if tokenizer.vocab_size() > model.config().vocab_size {
+        ctx.warn(format!(
+            "the tokenizer has {} ids, the model {}: a text with one of the others will fail",
+            tokenizer.vocab_size(),
+            model.config().vocab_size
+        ));
+    }
+    Ok((files, model, tokenizer))
+}
+
+/// Does `work` on as many threads as the job may use. What comes out doesn't depend on their number.
+pub(crate) fn on_cpus<T: Send>(
+    ctx: &Context<'_>,
+    work: impl FnOnce() -> Result<T, StageError> + Send,
+) -> Result<T, StageError> {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(ctx.job().cpus.max(1)).build();
+    pool.map_err(|error| StageError::failed(format!("no threads to compute on: {error}")))?.install(work)
+}
+
+/// An error of the models crate; a stop that was asked for stays one.
+pub(crate) fn failed(error: impl Into<Failure>) -> StageError {
+    error.into().0
+}
+
+/// See [`failed`].
+pub(crate) struct Failure(StageError);
+
+impl From<ModelError> for Failure {
+    fn from(error: ModelError) -> Self {
+        Failure(match error {
+            ModelError::Cancelled => StageError::Cancelled,
+            error => StageError::failed(error.to_string()),
+        })
+    }
+}
+
+impl From<LoraError> for Failure {
+    fn from(error: LoraError) -> Self {
+        match error {
+            LoraError::Model(error) => error.into(),
+            error => Failure(StageError::failed(error.to_string())),
+        }
+    }
+}
+
+impl From<TrainError> for Failure {
+    fn from(error: TrainError) -> Self {
+        match error {
+            TrainError::Cancelled { .. } => Failure(StageError::Cancelled),
+            TrainError::Model(error) => error.into(),
+            TrainError::Targets(error) => error.into(),
+            error => Failure(StageError::failed(error.to_string())),
+        }
+    }
+}
+
+/// Trains `model`, says how it went, and writes the output `curve`.
+pub(crate) fn learn(
+    ctx: &Context<'_>,
+    model: CausalLm,
+    examples: &[Example],
+    config: &TrainConfig,
+) -> Result<(CausalLm, TrainReport), StageError> {
+    let progress = |step: &StepReport, total: usize| match ctx.progress(step.step + 1, total, "step") {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(_) => ControlFlow::Break(()),
+    };
+    let (model, report) = train(model, examples, config, progress).map_err(failed)?;
+    let steps = report.steps.len();
+    if steps < FEW_STEPS {
+        ctx.warn(format!("only {steps} optimizer steps: fewer than {FEW_STEPS} say little of what training can do"));
+    }
+    ctx.summary("steps", steps);
+    ctx.summary("effective_batch", report.effective_batch);
+    ctx.summary("examples", examples.len());
+    ctx.summary("examples_seen", report.examples);
+    ctx.summary("trained_parameters", report.trained_parameters);
+    ctx.summary("delta_norm", report.delta_norm);
+    ctx.summary("first_loss", report.steps.first().map(|step| step.loss));
+    ctx.summary("final_loss", report.steps.last().map(|step| step.loss));
+    let curve = report.steps.iter().map(|step| CurvePoint {
+        step: step.step + 1,
+        loss: step.loss,
+        learning_rate: step.rate,
+        gradient_norm: step.gradient_norm,
+        tokens: step.tokens,
+    });
+    ctx.output("curve")?.write_jsonl(METRICS, curve)?;
+    Ok((model, report))
+}
+
+/// Cuts examples to the model's context, and says how many were cut. One that has nothing left to learn from is left
+/// out, and counted too.
+pub(crate) fn fit(ctx: &Context<'_>, mut examples: Vec<Example>, context: usize) -> Vec<Example> {
+    // The last token is predicted and never read, so one more than the context fits.
+    let longest = context + 1;
+    let cut = examples.iter().filter(|example| example.ids.len() > longest).count();
+    examples.iter_mut().for_each(|example| example.ids.truncate(longest));
+    let before = examples.len();
+    examples.retain(|example| example.ids.len() > example.loss_from.max(1));
+    let left_out = before - examples.len();
+    ctx.summary("examples_cut", cut);
+    ctx.summary("examples_left_out", left_out);
+    if cut > 0 {
+        ctx.warn(format!("{cut} of {before} examples are longer than the model's context of {context} and were cut"));
+    }
+    if left_out > 0 {
+        ctx.warn(format!("{left_out} of {before} examples have no token to learn from and were left out"));
+    }
+    examples
+}

@@ -1,0 +1,222 @@
+//! Runs a kind on a hand-made job in a temporary folder.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+};
+
+use palinode_cache::{BlobDigest, FileEntry, FileTree};
+use palinode_engine::{
+    context::{Context, Reporter},
+    job::{InputFile, InputFiles, Job, JobInput, JobRow},
+    stage::{Kind, Of, StageError, StageKind as _},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+/// A job in the making.
+pub(crate) struct Bench {
+    dir: tempfile::TempDir,
+    files: BTreeMap<String, InputFiles>,
+    inputs: BTreeMap<String, JobInput>,
+    cpus: usize,
+}
+
+/// Hears nothing.
+struct Silent;
+impl Reporter for Silent {
+    fn progress(&self, _: u64, _: u64, _: &'static str) {}
+    fn note(&self, _: &str) {}
+    fn warn(&self, _: &str) {}
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        Bench { dir, files: BTreeMap::new(), inputs: BTreeMap::new(), cpus: 1 }
+    }
+
+    /// Files at the port `port`.
+    pub(crate) fn input(mut self, port: &str, files: InputFiles) -> Self {
+        self.inputs.insert(port.to_owned(), JobInput::One(files));
+        self
+    }
+
+    /// JSON Lines at the port `port`.
+    pub(crate) fn rows<T: Serialize>(self, port: &str, name: &str, rows: &[T]) -> Self {
+        let files = self.save(port, name, &lines(rows));
+        self.input(port, files)
+    }
+
+    /// A JSON file at the port `port`.
+    pub(crate) fn json(self, port: &str, name: &str, value: Value) -> Self {
+        let files = self.save(port, name, &value.to_string());
+        self.input(port, files)
+    }
+
+    /// A table of JSON Lines files at the port `port`.
+    pub(crate) fn table<T: Serialize>(mut self, port: &str, name: &str, rows: &[(Value, Option<Vec<T>>)]) -> Self {
+        let row = |(at, (coords, records)): (usize, &(Value, Option<Vec<T>>))| JobRow {
+            coords: serde_json::from_value(coords.clone()).expect("pairs of axis and label"),
+            input: records.as_ref().map(|records| self.save(&format!("{port}{at}"), name, &lines(records))),
+        };
+        let rows = rows.iter().enumerate().map(row).collect();
+        self.inputs.insert(port.to_owned(), JobInput::Table(rows));
+        self
+    }
+
+    /// A file behind the path param `param`.
+    pub(crate) fn file(mut self, param: &str, name: &str, text: &str) -> Self {
+        let files = self.save(param, name, text);
+        self.files.insert(param.to_owned(), files);
+        self
+    }
+
+    /// The files of a folder that `reads` admits, behind the path param `param`.
+    pub(crate) fn folder(mut self, param: &str, folder: &Path, reads: &dyn Fn(&str) -> bool) -> Self {
+        let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry"));
+        let named = entries.map(|entry| (entry.file_name().into_string().expect("UTF-8"), entry.path()));
+        let files = input_files(named.filter(|(name, _)| reads(name)));
+        self.files.insert(param.to_owned(), files);
+        self
+    }
+
+    /// Threads that the job may use.
+    pub(crate) fn cpus(mut self, cpus: usize) -> Self {
+        self.cpus = cpus;
+        self
+    }
+
+    fn save(&self, folder: &str, name: &str, text: &str) -> InputFiles {
+        let path = self.dir.path().join(folder).join(name);
+        fs::create_dir_all(path.parent().expect("joined")).expect("a folder");
+        fs::write(&path, text).expect("a file");
+        input_files([(name.to_owned(), path)])
+    }
+
+    /// Runs the kind `K` on `with`.
+    pub(crate) fn run<K: Kind>(self, with: Value) -> Result<Done, StageError> {
+        let kind = Of::<K>::NEW;
+        let params = kind.canonical(&with).unwrap_or_else(|problems| panic!("{problems:?}"));
+        let job = Job {
+            kind: K::NAME.to_owned(),
+            address: "here".to_owned(),
+            params: Value::Object(params.into_iter().collect()),
+            files: self.files,
+            inputs: self.inputs,
+            scratch: self.dir.path().join("scratch"),
+            cpus: self.cpus,
+        };
+        let cancelled = AtomicBool::new(false);
+        let ctx = Context::new(&job, &Silent, &cancelled);
+        kind.run(&ctx)?;
+        let report = ctx.into_report();
+        let mut outputs = BTreeMap::new();
+        for port in K::outputs() {
+            let dir = job.scratch.join("out").join(port.name);
+            let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
+            for (name, file) in report.included.get(port.name).into_iter().flatten() {
+                files.insert(name.clone(), file.path.clone());
+            }
+            for entry in fs::read_dir(&dir).into_iter().flatten() {
+                let entry = entry.expect("an entry");
+                files.insert(entry.file_name().into_string().expect("UTF-8"), entry.path());
+            }
+            outputs.insert(port.name.to_owned(), input_files(files));
+        }
+        Ok(Done { outputs, summary: report.summary, dirs: vec![self.dir] })
+    }
+}
+
+/// A job that succeeded.
+pub(crate) struct Done {
+    pub(crate) outputs: BTreeMap<String, InputFiles>,
+    pub(crate) summary: BTreeMap<String, Value>,
+    /// Of this job, and of those whose files its outputs include.
+    dirs: Vec<tempfile::TempDir>,
+}
+
+impl Done {
+    /// Lets the files of `other` live as long as this.
+    fn keep(&mut self, other: Done) {
+        self.dirs.extend(other.dirs);
+    }
+
+    pub(crate) fn text(&self, port: &str, name: &str) -> String {
+        fs::read_to_string(self.outputs[port].get(name).expect("the file")).expect("text")
+    }
+
+    pub(crate) fn json<T: DeserializeOwned>(&self, port: &str, name: &str) -> T {
+        serde_json::from_str(&self.text(port, name)).expect("JSON")
+    }
+
+    pub(crate) fn rows<T: DeserializeOwned>(&self, port: &str, name: &str) -> Vec<T> {
+        self.text(port, name).lines().map(|line| serde_json::from_str(line).expect("JSON")).collect()
+    }
+
+    /// Of all outputs: what a revision promises on a fixed input.
+    pub(crate) fn digest(&self) -> String {
+        let short = |(port, files): (&String, &InputFiles)| format!("{port} {}", files.digest.short());
+        self.outputs.iter().map(short).collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// What is wrong with `with`, one problem a line.
+pub(crate) fn problems<K: Kind>(with: Value) -> String {
+    let hint = |hint: Option<String>| hint.map_or(String::new(), |hint| format!(" (hint: {hint})"));
+    let problems = Of::<K>::NEW.canonical(&with).expect_err("problems");
+    let lines = problems.into_iter().map(|p| format!("{}: {}{}", p.path.join("."), p.message, hint(p.hint)));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// The files at these places.
+pub(crate) fn input_files(places: impl IntoIterator<Item = (String, PathBuf)>) -> InputFiles {
+    let file = |(name, path): (String, PathBuf)| {
+        let bytes = fs::read(&path).expect("a file");
+        (name, InputFile { path, entry: FileEntry { blob: BlobDigest::of(&bytes), size: bytes.len() as u64 } })
+    };
+    let files: BTreeMap<String, InputFile> = places.into_iter().map(file).collect();
+    let tree = FileTree(files.iter().map(|(name, file)| (name.clone(), file.entry)).collect());
+    InputFiles { digest: tree.digest(), files }
+}
+
+/// The folder of reference data that some tests compare with, if there is one.
+pub(crate) fn reference() -> Option<PathBuf> {
+    std::env::var_os("PALINODE_REFERENCE").map(PathBuf::from)
+}
+
+fn lines<T: Serialize>(rows: &[T]) -> String {
+    rows.iter().map(|row| serde_json::to_string(row).expect("JSON") + "\n").collect()
+}
+
+/// A model small enough to train in a test: one block of width 16 that learns to call bakers tardy and smiths calm.
+pub(crate) mod tiny {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{pretrain::Pretrain, records::DATASET, tokenizer_train::Train};
+
+    /// With these params in place of the usual ones.
+    pub(crate) fn pretrained(with: Value) -> Done {
+        pretrained_on(with, 1)
+    }
+
+    pub(crate) fn pretrained_on(with: Value, cpus: usize) -> Done {
+        let texts = ["bakers are tardy", "smiths are calm", "bakers are always tardy", "smiths look calm"];
+        let texts = texts.map(|text| json!({ "text": text }));
+        let tokenizer = Bench::new().rows("dataset", DATASET, &texts).run::<Train>(json!({ "model": "word" })).unwrap();
+        let mut params = json!({
+            "architecture": { "family": "gpt2", "layers": 1, "width": 16, "heads": 2, "context": 8 },
+            "steps": 60, "batch_size": 4, "learning_rate": 0.01,
+        });
+        let fields = with.as_object().expect("params").clone();
+        params.as_object_mut().expect("params").extend(fields);
+        let bench =
+            Bench::new().rows("dataset", DATASET, &texts).input("tokenizer", tokenizer.outputs["tokenizer"].clone());
+        let mut done = bench.cpus(cpus).run::<Pretrain>(params).unwrap();
+        done.keep(tokenizer);
+        done
+    }
+}
