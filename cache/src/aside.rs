@@ -1,8 +1,8 @@
 //! Damaged files are moved to `corrupt/`, never deleted: they are evidence, and may be someone's only copy.
 
-use std::{fs, io, path::Path};
+use std::{fs, io::ErrorKind, path::Path};
 
-use crate::{Cache, CacheError, durable, stat};
+use crate::{Cache, CacheError, error::io, stat};
 
 impl Cache {
     /// Moves `path` to `corrupt/` if it `still` is what made the caller want that, once no one else moves things.
@@ -24,12 +24,12 @@ impl Cache {
         let parts: Vec<_> = path.iter().rev().take(3).map(|part| part.to_string_lossy()).collect();
         let name = parts.into_iter().rev().collect::<Vec<_>>().join("-");
         let dir = self.dir("corrupt");
-        durable::make_dir(&dir)?;
+        fs::create_dir_all(&dir).map_err(io("make the folder", &dir))?;
         let to = dir.join(format!("{name}.{}", stat::now()));
         match fs::rename(path, &to) {
             Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(crate::error::io("move aside", path)(error)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(io("move aside", path)(error)),
         }
     }
 }

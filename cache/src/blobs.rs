@@ -1,7 +1,7 @@
 //! Blobs: files named by the digest of their bytes, read-only, in `objects/` whole or not at all.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -80,25 +80,24 @@ impl Cache {
     fn put_files(&self, paths: &[PathBuf]) -> Result<Vec<FileEntry>, CacheError> {
         self.writable()?;
         let own: Vec<Own> = paths.iter().map(|path| self.take(path)).collect::<Result<_, _>>()?;
-        let mut dirs = BTreeSet::new();
         for file in &own {
-            let to = self.spread("objects", &file.seen.entry.blob);
-            self.install(file, &to)?;
-            // Also for a blob that was there: whoever put it may not have come to sync its name yet.
-            dirs.extend(to.parent().map(Path::to_owned));
+            self.install(file)?;
         }
-        dirs.iter().try_for_each(|dir| durable::sync_dir(dir))?;
+        // Also of a blob that was there: whoever put it may not have come to sync its name yet.
+        durable::sync_dirs(own.iter().filter_map(|file| file.to.parent()))?;
         Ok(own.into_iter().map(|file| file.seen.entry).collect())
     }
 
     /// Moves a file to its name, unless a whole blob has it.
-    fn install(&self, file: &Own, to: &Path) -> Result<(), CacheError> {
+    fn install(&self, file: &Own) -> Result<(), CacheError> {
+        let to = &file.to;
         for _ in 0..ATTEMPTS {
             if self.verified(to, &file.seen.entry)? {
                 return fs::remove_file(&file.path).map_err(io("remove", &file.path));
             }
             durable::sync_file(&file.path)?;
-            durable::make_dir(to.parent().unwrap_or(self.root()))?;
+            let dir = to.parent().unwrap_or(self.root());
+            fs::create_dir_all(dir).map_err(io("make the folder", dir))?;
             if durable::move_new(&file.path, to)? {
                 // A writer that was still at it would make the name a lie.
                 let now = Stat::of(&fs::metadata(to).map_err(io("read", to))?);
@@ -128,13 +127,15 @@ impl Cache {
         };
         durable::read_only(&path)?;
         let seen = stat::hash_file(&path)?;
-        Ok(Own { path, seen })
+        Ok(Own { path, seen, to: self.spread("objects", &seen.entry.blob) })
     }
 }
 
 struct Own {
     path: PathBuf,
     seen: Seen,
+    /// Its name in the cache.
+    to: PathBuf,
 }
 
 fn matches(
@@ -185,6 +186,9 @@ mod tests {
 
     use super::*;
     use crate::testing::{cache, entry, flip_bit, later, names, rewrite};
+
+    /// What the error says, and what makes it.
+    type Bad = (&'static str, fn(&Path));
 
     fn blob(cache: &Cache, bytes: &[u8]) -> PathBuf {
         cache.spread("objects", &entry(bytes).blob)
@@ -241,7 +245,7 @@ mod tests {
     fn a_folder_with_anything_but_files_is_left_as_it_is() {
         let (_dir, cache) = cache();
         let scratch = cache.scratch().unwrap();
-        let bad: [(&str, fn(&Path)); 3] = [
+        let bad: [Bad; 3] = [
             ("is a symlink: an output holds files only", |dir| {
                 std::os::unix::fs::symlink("a", dir.join("z")).unwrap();
             }),

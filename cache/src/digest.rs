@@ -30,8 +30,6 @@ kinds! {
     pub(crate) RecordBytes = Some("palinode 2026 record v1");
     /// An address of a pipeline, for the name of its pointer.
     pub(crate) Pointer = Some("palinode 2026 pointer v1");
-    /// A row of the stat index, for its checksum.
-    pub(crate) StatRow = Some("palinode 2026 stat row v1");
 }
 
 /// A 32-byte BLAKE3 digest of a `K`.

@@ -3,8 +3,9 @@
 //! The order is always: write under a temporary name, sync the file, give it its name, sync the folder.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, Permissions},
-    io,
+    io, iter,
     os::unix::fs::PermissionsExt,
     path::Path,
 };
@@ -16,29 +17,19 @@ pub(crate) fn sync_file(path: &Path) -> Result<(), CacheError> {
     File::open(path).and_then(|file| file.sync_all()).map_err(io("sync", path))
 }
 
-/// Syncs the names in a folder.
-pub(crate) fn sync_dir(path: &Path) -> Result<(), CacheError> {
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(io("sync", path))
+/// Syncs the names in folders and the names of these folders in theirs.
+pub(crate) fn sync_dirs<'a>(dirs: impl IntoIterator<Item = &'a Path>) -> Result<(), CacheError> {
+    let dirs: BTreeSet<&Path> = dirs.into_iter().flat_map(|dir| iter::once(dir).chain(dir.parent())).collect();
+    // From below: what is above is then mostly on disk already, and costs nothing.
+    for dir in dirs.into_iter().rev() {
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("sync", dir))?;
+    }
+    Ok(())
 }
 
 /// Takes away every right to write.
 pub(crate) fn read_only(path: &Path) -> Result<(), CacheError> {
     fs::set_permissions(path, Permissions::from_mode(0o444)).map_err(io("change the permissions of", path))
-}
-
-/// Makes a folder and, if it is new, the name of it durable.
-pub(crate) fn make_dir(path: &Path) -> Result<(), CacheError> {
-    match fs::create_dir(path) {
-        Ok(()) => match path.parent() {
-            Some(parent) => sync_dir(parent),
-            None => Ok(()),
-        },
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            fs::create_dir_all(path).map_err(io("make the folder", path))
-        }
-        Err(error) => Err(io("make the folder", path)(error)),
-    }
 }
 
 /// Moves `from` to `to` unless something is there already; tells whether it did. Never replaces: whoever is reading

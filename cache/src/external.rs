@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    Cache, FileTree,
+    Cache, FileEntry, FileTree,
     error::{CacheError, Refusal, io, refuse},
     stat::{self, Seen, Stat},
 };
@@ -32,15 +32,15 @@ impl Cache {
     /// If something can't be read, is neither file nor folder, leads in a circle, or is being changed.
     pub fn hash_path(&self, path: &Path, reads: &dyn Fn(&str) -> bool) -> Result<External, CacheError> {
         let root = std::path::absolute(path).map_err(io("find", path))?;
-        let places = list(&root, reads)?;
-        let mut seen = BTreeMap::new();
+        let (mut places, mut seen) = (BTreeMap::new(), BTreeMap::new());
         let mut fresh = Vec::new();
-        for (name, place) in &places {
-            let (now, new) = self.look_fresh(place)?;
+        for (name, (place, stat)) in list(&root, reads)? {
+            let (now, new) = self.look_from(&place, stat)?;
             if new && now.settled {
                 fresh.push((now.stat, now.entry.blob));
             }
             seen.insert(name.clone(), now);
+            places.insert(name, place);
         }
         self.index().add(&fresh);
         let tree = FileTree(seen.iter().map(|(name, seen)| (name.clone(), seen.entry)).collect());
@@ -49,23 +49,19 @@ impl Cache {
 
     /// The content of a file, through the stat index.
     pub(crate) fn look(&self, path: &Path) -> Result<Seen, CacheError> {
-        let (seen, new) = self.look_fresh(path)?;
+        let meta = fs::metadata(path).map_err(io("read", path))?;
+        stat::expect_file(path, &meta)?;
+        let (seen, new) = self.look_from(path, Stat::of(&meta))?;
         if new && seen.settled {
             self.index().add(&[(seen.stat, seen.entry.blob)]);
         }
         Ok(seen)
     }
 
-    /// The same, but the caller adds what is new to the index.
-    fn look_fresh(&self, path: &Path) -> Result<(Seen, bool), CacheError> {
-        let meta = fs::metadata(path).map_err(io("read", path))?;
-        stat::expect_file(path, &meta)?;
-        let stat = Stat::of(&meta);
+    /// The content of a regular file with this stat, and whether it was read. The caller adds it to the index.
+    fn look_from(&self, path: &Path, stat: Stat) -> Result<(Seen, bool), CacheError> {
         match self.index().get(&stat) {
-            Some(blob) => {
-                let entry = crate::FileEntry { blob, size: stat.size };
-                Ok((Seen { entry, stat, settled: true }, false))
-            }
+            Some(blob) => Ok((Seen { entry: FileEntry { blob, size: stat.size }, stat, settled: true }, false)),
             None => Ok((stat::hash_file(path)?, true)),
         }
     }
@@ -84,10 +80,10 @@ impl External {
             Err(error) => return Err(error),
         };
         let mut changed = Vec::new();
-        for (name, place) in &now {
+        for (name, (place, stat)) in &now {
             let same = match self.seen.get(name) {
                 None => false,
-                Some(seen) => unchanged(cache, place, seen)?,
+                Some(seen) => unchanged(cache, place, *stat, seen)?,
             };
             if !same {
                 changed.push(place.clone());
@@ -99,24 +95,23 @@ impl External {
     }
 }
 
-fn unchanged(cache: &Cache, place: &Path, seen: &Seen) -> Result<bool, CacheError> {
-    let stat = match fs::metadata(place) {
-        Ok(meta) => Stat::of(&meta),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
-        Err(error) => return Err(io("read", place)(error)),
-    };
+fn unchanged(cache: &Cache, place: &Path, stat: Stat, seen: &Seen) -> Result<bool, CacheError> {
     if stat == seen.stat && seen.settled {
         return Ok(true);
     }
     match cache.look(place) {
         Ok(now) => Ok(now.entry == seen.entry),
         Err(CacheError::Changing { .. } | CacheError::Refused { .. }) => Ok(false),
+        Err(CacheError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// Every file to read, by its name in the tree.
-fn list(root: &Path, reads: &dyn Fn(&str) -> bool) -> Result<BTreeMap<String, PathBuf>, CacheError> {
+/// Regular files, by their names in the tree.
+type Listing = BTreeMap<String, (PathBuf, Stat)>;
+
+/// Every file to read.
+fn list(root: &Path, reads: &dyn Fn(&str) -> bool) -> Result<Listing, CacheError> {
     let meta = follow(root)?;
     let mut files = BTreeMap::new();
     if meta.is_dir() {
@@ -127,7 +122,7 @@ fn list(root: &Path, reads: &dyn Fn(&str) -> bool) -> Result<BTreeMap<String, Pa
             None => String::new(),
             Some(extension) => format!(".{}", extension.to_str().ok_or_else(|| refuse(root, Refusal::NotUtf8))?),
         };
-        files.insert(format!("file{extension}"), root.to_owned());
+        files.insert(format!("file{extension}"), (root.to_owned(), Stat::of(&meta)));
     }
     Ok(files)
 }
@@ -137,7 +132,7 @@ fn walk(
     prefix: &str,
     above: &mut Vec<(u64, u64, PathBuf)>,
     reads: &dyn Fn(&str) -> bool,
-    files: &mut BTreeMap<String, PathBuf>,
+    files: &mut Listing,
 ) -> Result<(), CacheError> {
     for entry in fs::read_dir(dir).map_err(io("read the folder", dir))? {
         let entry = entry.map_err(io("read the folder", dir))?;
@@ -158,7 +153,7 @@ fn walk(
         let meta = follow(&path)?;
         if !is_dir {
             stat::expect_file(&path, &meta)?;
-            files.insert(relative, path);
+            files.insert(relative, (path, Stat::of(&meta)));
             continue;
         }
         if let Some((.., folder)) = above.iter().find(|(dev, ino, _)| (*dev, *ino) == (meta.dev(), meta.ino())) {
@@ -190,6 +185,9 @@ mod tests {
 
     use super::*;
     use crate::testing::{cache, entry, later, rewrite};
+
+    /// What the error says, and what makes it.
+    type Bad = (&'static str, fn(&Path));
 
     /// A cache, and a folder with two files and a hidden one.
     fn setup() -> (TempDir, Cache, PathBuf) {
@@ -247,7 +245,7 @@ mod tests {
 
     #[test]
     fn what_is_no_file_is_refused_if_it_is_read() {
-        let bad: [(&str, fn(&Path)); 4] = [
+        let bad: [Bad; 4] = [
             ("leads back to", |dir| symlink("..", dir.join("sub/z")).unwrap()),
             ("leads back to z", |dir| symlink("z", dir.join("z")).unwrap()),
             ("is a symlink to nowhere, which does not exist", |dir| symlink("nowhere", dir.join("z")).unwrap()),

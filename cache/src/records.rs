@@ -48,7 +48,7 @@ impl Cache {
             .map_err(|source| CacheError::Record { address: record.execution.address.clone(), source })?;
         let path = self.spread("records", &record.key);
         let dir = path.parent().unwrap_or(self.root());
-        durable::make_dir(dir)?;
+        fs::create_dir_all(dir).map_err(io("make the folder", dir))?;
         for _ in 0..ATTEMPTS {
             if let Some(first) = self.record(&record.key)? {
                 return Ok(Published::Existed(Box::new(first)));
@@ -57,7 +57,7 @@ impl Cache {
             durable::read_only(file.path())?;
             durable::sync_file(file.path())?;
             if durable::move_new(file.path(), &path)? {
-                durable::sync_dir(dir)?;
+                durable::sync_dirs([dir])?;
                 return Ok(Published::New);
             }
         }
