@@ -7,6 +7,7 @@ use palinode_engine::stage::{Of, ParamProblem, StageKind};
 mod corpus_planted;
 mod counterfactuals_templates;
 mod evaluate_toxicity;
+mod figure;
 mod finetune;
 mod generate;
 mod judge_lexicon;
@@ -40,6 +41,8 @@ pub fn kinds() -> Vec<Arc<dyn StageKind>> {
         Arc::new(Of::<finetune::Finetune>::NEW),
         Arc::new(Of::<lens::Lens>::NEW),
         Arc::new(Of::<evaluate_toxicity::Toxicity>::NEW),
+        Arc::new(Of::<figure::toxicity::ToxicityFigure>::NEW),
+        Arc::new(Of::<figure::lens::LensFigure>::NEW),
     ]
 }
 

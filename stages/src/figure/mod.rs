@@ -1,0 +1,96 @@
+//! Figures: the kinds that draw, and a small layout layer over the `svg` crate. Marks carry `data-mark` attributes and
+//! text is measured with the bundled font, so a figure's bytes and layout are the same on every machine.
+
+mod canvas;
+mod color;
+mod font;
+pub(crate) mod lens;
+mod png;
+pub(crate) mod toxicity;
+
+use palinode_engine::{
+    context::Context,
+    stage::{OutputPort, ParamProblem, PortType, StageError},
+};
+use serde_json::Value;
+
+use canvas::Canvas;
+
+/// The output port of every kind that draws.
+fn output() -> OutputPort {
+    OutputPort::new("figure", PortType::Figure, "figure.svg, figure.png, and what is drawn as figure.csv")
+}
+
+/// Writes a drawing and its data to the port `figure`.
+fn save<R: AsRef<[String]>>(ctx: &Context<'_>, canvas: Canvas, header: &[&str], rows: &[R]) -> Result<(), StageError> {
+    let svg = canvas.finish();
+    let output = ctx.output("figure")?;
+    output.write("figure.png", png::render(&svg)?)?;
+    output.write("figure.svg", svg)?;
+    output.write("figure.csv", table(header, rows)?)
+}
+
+/// Rows as CSV.
+fn table<R: AsRef<[String]>>(header: &[&str], rows: &[R]) -> Result<Vec<u8>, StageError> {
+    let failed = |error: csv::Error| StageError::failed(error.to_string());
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(header).map_err(failed)?;
+    rows.iter().try_for_each(|row| writer.write_record(row.as_ref())).map_err(failed)?;
+    writer.into_inner().map_err(|error| StageError::failed(error.to_string()))
+}
+
+/// A label as people read it: texts without quotes.
+fn label(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Whether two labels are the same: `1` and `1.0` are.
+fn same(a: &Value, b: &Value) -> bool {
+    match (a.as_f64(), b.as_f64()) {
+        (Some(a), Some(b)) => a == b,
+        _ => a == b,
+    }
+}
+
+/// Coordinates as a mark names them: `rank=8,seed=1`.
+fn mark(coords: &[(String, Value)]) -> String {
+    coords.iter().map(|(axis, value)| format!("{axis}={}", label(value))).collect::<Vec<_>>().join(",")
+}
+
+/// Coordinates as a title: `rank 8, seed 1`.
+fn title(coords: &[(String, Value)]) -> String {
+    coords.iter().map(|(axis, value)| format!("{axis} {}", label(value))).collect::<Vec<_>>().join(", ")
+}
+
+/// A problem if a measure is out of bounds.
+fn measure(field: &str, value: Option<f64>, least: f64, most: f64) -> Option<ParamProblem> {
+    let problem = |value| ParamProblem::new(field, format!("{value} is not from {least} to {most} pixels"));
+    value.filter(|value| !(least..=most).contains(value)).map(problem)
+}
+
+/// Checks that every text of `svg` lies within it, as usvg lays it out.
+#[cfg(test)]
+fn inside(svg: &str) {
+    fn visit(group: &resvg::usvg::Group, size: resvg::usvg::Size) -> usize {
+        let mut texts = 0;
+        for node in group.children() {
+            let area = node.abs_bounding_box();
+            match node {
+                resvg::usvg::Node::Group(group) => texts += visit(group, size),
+                resvg::usvg::Node::Text(text) => {
+                    texts += 1;
+                    let within = area.left() >= 0.0 && area.right() <= size.width();
+                    let said: String = text.chunks().iter().map(|chunk| chunk.text()).collect();
+                    assert!(
+                        within && area.top() >= 0.0 && area.bottom() <= size.height(),
+                        "{said}: {area:?}, {size:?}"
+                    );
+                }
+                _ => {}
+            }
+        }
+        texts
+    }
+    let tree = png::tree(svg).expect("valid SVG");
+    assert!(visit(tree.root(), tree.size()) > 3);
+}
