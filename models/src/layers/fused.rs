@@ -146,15 +146,21 @@ fn contiguous(x: FlexTensor) -> FlexTensor {
     if x.is_contiguous() && x.layout().start_offset() == 0 { x } else { x.to_contiguous() }
 }
 
+/// Runs a loop with the widest vectors that the CPU has. Nothing is contracted or put in another order by it, so the
+/// bytes are the same on any.
+pub(crate) fn wide<R>(run: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(run)
+}
+
 /// Changes the values of a tensor, in its own buffer if nobody else holds it.
 fn in_place(x: FlexTensor, change: impl Fn(&mut [f32]) + Sync + Send) -> FlexTensor {
     let mut x = contiguous(x);
     let count = x.layout().shape().num_elements();
     let values = &mut x.storage_mut::<f32>()[..count];
     if count <= CHUNK {
-        change(values)
+        wide(|| change(values));
     } else {
-        values.par_chunks_mut(CHUNK).for_each(change)
+        values.par_chunks_mut(CHUNK).for_each(|values| wide(|| change(values)));
     }
     x
 }
@@ -166,9 +172,9 @@ fn zipped(a: FlexTensor, b: &FlexTensor, combine: impl Fn(f32, f32) -> f32 + Syn
     let change = |(a, b): (&mut [f32], &[f32])| a.iter_mut().zip(b).for_each(|(a, &b)| *a = combine(*a, b));
     let (values, others) = (&mut a.storage_mut::<f32>()[..count], &b.storage::<f32>()[..count]);
     if count <= CHUNK {
-        change((values, others));
+        wide(|| change((values, others)));
     } else {
-        values.par_chunks_mut(CHUNK).zip(others.par_chunks(CHUNK)).for_each(change);
+        values.par_chunks_mut(CHUNK).zip(others.par_chunks(CHUNK)).for_each(|pair| wide(|| change(pair)));
     }
     a
 }

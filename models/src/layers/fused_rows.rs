@@ -14,14 +14,8 @@ use burn::tensor::{Device, Tensor, TensorData};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use super::fused::exp;
-
-/// Longest rows that attention is computed for without a matrix product.
-const SHORT: usize = 32;
-/// Rows that one task handles and that one partial sum covers.
-const BLOCK: usize = 128;
-/// Below this many values, waking a second thread costs more than it saves.
-const FEW: usize = 1 << 17;
+use super::fused::wide;
+use super::kernels::{Heads, SHORT, TASK, normalise, normalise_backward, sum_rows};
 
 /// Whether these operations exist where the tensor is.
 pub(crate) fn available<const D: usize>(x: &Tensor<D>) -> bool {
@@ -64,18 +58,15 @@ impl RowOps for Flex {
         let mut y = contiguous(Flex::float_matmul(x, weight));
         let bias = contiguous(bias);
         let bias = slice(&bias);
-        let add = |row: &mut [f32]| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
-        let values = y.storage_mut::<f32>();
-        if values.len() < FEW {
-            values.chunks_exact_mut(bias.len()).for_each(add);
-        } else {
-            values.par_chunks_exact_mut(bias.len()).with_min_len(BLOCK).for_each(add);
-        }
+        let width = bias.len();
+        y.storage_mut::<f32>().par_chunks_mut((TASK / width).max(1) * width).for_each(|rows| {
+            wide(|| rows.chunks_exact_mut(width).for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b)));
+        });
         y
     }
 
     fn fused_layer_norm(x: FlexTensor, weight: FlexTensor, bias: FlexTensor, eps: f32) -> FlexTensor {
-        normalise(&contiguous(x), &contiguous(weight), &contiguous(bias), eps).0
+        layer_norm_rows(&contiguous(x), &contiguous(weight), &contiguous(bias), eps).0
     }
 
     fn fused_attention(qkv: FlexTensor, seq: usize, heads: usize) -> FlexTensor {
@@ -100,7 +91,7 @@ impl<C: CheckpointStrategy> RowOps for Autodiff<Flex, C> {
         eps: f32,
     ) -> FloatTensor<Self> {
         let (value, scale) = (contiguous(x.primitive().clone()), contiguous(weight.primitive().clone()));
-        let (y, moments) = normalise(&value, &scale, &contiguous(bias.primitive().clone()), eps);
+        let (y, moments) = layer_norm_rows(&value, &scale, &contiguous(bias.primitive().clone()), eps);
         match LayerNorm.prepare::<C>([x.node(), weight.node(), bias.node()]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish((value, scale, moments), y),
             OpsKind::UnTracked(prepared) => prepared.finish(y),
@@ -158,31 +149,26 @@ impl Backward<Flex, 3> for LayerNorm {
         }
         if let Some(parent) = for_weight {
             let mut products = slice(&outer).to_vec();
-            let rows = products.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(&moments);
-            for ((products, x), &[mean, scale]) in rows {
-                products.iter_mut().zip(x).for_each(|(product, x)| *product *= (x - mean) * scale);
-            }
+            wide(|| {
+                let rows = products.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(&moments);
+                for ((products, x), &[mean, scale]) in rows {
+                    products.iter_mut().zip(x).for_each(|(product, x)| *product *= (x - mean) * scale);
+                }
+            });
             grads.register::<Flex>(parent.id, tensor(sum_rows(&products, width), &[width]));
         }
         let Some(parent) = for_x else { return };
-        let row = |(outer, (x, &[mean, scale])): (&mut [f32], (&[f32], &[f32; 2]))| {
-            for (outer, weight) in outer.iter_mut().zip(weight) {
-                *outer *= weight;
-            }
-            let normal = |x: f32| (x - mean) * scale;
-            let average = sum(outer, |g| g) / width as f32;
-            let along = sum2(outer, x, |g, x| g * normal(x)) / width as f32;
-            for (outer, &x) in outer.iter_mut().zip(x) {
-                *outer = scale * (*outer - average - normal(x) * along);
-            }
-        };
-        let values = outer.storage_mut::<f32>();
-        if values.len() < FEW {
-            values.chunks_exact_mut(width).zip(x.chunks_exact(width).zip(&moments)).for_each(row);
-        } else {
-            let inputs = x.par_chunks_exact(width).zip(&moments);
-            values.par_chunks_exact_mut(width).zip(inputs).with_min_len(BLOCK).for_each(row);
-        }
+        let task = (TASK / width).max(1);
+        let inputs = x.par_chunks(task * width).zip(moments.par_chunks(task));
+        outer.storage_mut::<f32>().par_chunks_mut(task * width).zip(inputs).for_each(|(gradient, (x, moments))| {
+            wide(|| {
+                for ((gradient, x), &moments) in
+                    gradient.chunks_exact_mut(width).zip(x.chunks_exact(width)).zip(moments)
+                {
+                    normalise_backward(gradient, x, weight, moments);
+                }
+            });
+        });
         grads.register::<Flex>(parent.id, outer);
     }
 }
@@ -200,159 +186,61 @@ impl Backward<Flex, 1> for Attention {
         let (qkv, weights, seq, heads) = ops.state;
         let shape = qkv.layout().shape();
         let (rows, packed) = (shape[0], shape[1]);
-        let (width, head) = (packed / 3, packed / 3 / heads);
-        let scale = 1.0 / (head as f32).sqrt();
+        let shape = Heads { seq, heads, width: packed / 3 };
+        let [input, output, square] = shape.sizes();
         let mut gradient = vec![0.0f32; rows * packed];
-        let one = |dx: &mut [f32], x: &[f32], weights: &[f32], g: &[f32]| {
-            let mut slopes = [0.0f32; SHORT];
-            for h in 0..heads {
-                let [q, k, v] = [0, 1, 2].map(|part| part * width + h * head);
-                for i in 0..seq {
-                    let weights = &weights[(h * seq + i) * seq..][..=i];
-                    let g = &g[i * width + h * head..][..head];
-                    let mut mean = 0.0;
-                    for (j, &weight) in weights.iter().enumerate() {
-                        slopes[j] = sum2(g, &x[j * packed + v..][..head], |g, v| g * v);
-                        mean += weight * slopes[j];
-                        add_scaled(&mut dx[j * packed + v..][..head], g, weight);
-                    }
-                    for (j, &weight) in weights.iter().enumerate() {
-                        let slope = weight * (slopes[j] - mean) * scale;
-                        add_scaled(&mut dx[i * packed + q..][..head], &x[j * packed + k..][..head], slope);
-                        add_scaled(&mut dx[j * packed + k..][..head], &x[i * packed + q..][..head], slope);
-                    }
+        let task = (TASK / input).max(1);
+        let given = weights.par_chunks(task * square).zip(slice(&outer).par_chunks(task * output));
+        let given = slice(&qkv).par_chunks(task * input).zip(given);
+        gradient.par_chunks_mut(task * input).zip(given).for_each(|(dx, (x, (weights, dy)))| {
+            wide(|| {
+                let given = x.chunks_exact(input).zip(weights.chunks_exact(square)).zip(dy.chunks_exact(output));
+                for (dx, ((x, weights), dy)) in dx.chunks_exact_mut(input).zip(given) {
+                    shape.attend_backward(dx, x, weights, dy);
                 }
-            }
-        };
-        let (x, g) = (slice(&qkv), slice(&outer));
-        let (input, square) = (seq * packed, heads * seq * seq);
-        if gradient.len() < FEW {
-            let rest = x.chunks_exact(input).zip(weights.chunks_exact(square).zip(g.chunks_exact(seq * width)));
-            gradient.chunks_exact_mut(input).zip(rest).for_each(|(dx, (x, (weights, g)))| one(dx, x, weights, g));
-        } else {
-            let given = weights.par_chunks_exact(square).zip(g.par_chunks_exact(seq * width));
-            let rest = x.par_chunks_exact(input).zip(given);
-            gradient.par_chunks_exact_mut(input).zip(rest).for_each(|(dx, (x, (weights, g)))| one(dx, x, weights, g));
-        }
+            });
+        });
         grads.register::<Flex>(parent.id, tensor(gradient, &[rows, packed]));
     }
 }
 
 /// The output, and mean and reciprocal deviation of each row.
-fn normalise(x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor, eps: f32) -> (FlexTensor, Vec<[f32; 2]>) {
+fn layer_norm_rows(x: &FlexTensor, weight: &FlexTensor, bias: &FlexTensor, eps: f32) -> (FlexTensor, Vec<[f32; 2]>) {
     let shape = x.layout().shape();
     let (rows, width) = (shape[0], shape[1]);
     let (weight, bias) = (slice(weight), slice(bias));
     let mut moments = vec![[0.0; 2]; rows];
     let mut y = slice(x).to_vec();
-    let row = |(y, moments): (&mut [f32], &mut [f32; 2])| {
-        let mean = sum(y, |x| x) / width as f32;
-        let variance = sum(y, |x| (x - mean) * (x - mean)) / width as f32;
-        let scale = 1.0 / (variance + eps).sqrt();
-        *moments = [mean, scale];
-        for ((y, weight), bias) in y.iter_mut().zip(weight).zip(bias) {
-            *y = (*y - mean) * scale * weight + bias;
-        }
-    };
-    if y.len() < FEW {
-        y.chunks_exact_mut(width).zip(&mut moments).for_each(row);
-    } else {
-        y.par_chunks_exact_mut(width).zip(&mut moments).with_min_len(BLOCK).for_each(row);
-    }
+    let task = (TASK / width).max(1);
+    y.par_chunks_mut(task * width).zip(moments.par_chunks_mut(task)).for_each(|(y, moments)| {
+        wide(|| {
+            for (y, moments) in y.chunks_exact_mut(width).zip(moments) {
+                *moments = normalise(y, weight, bias, eps);
+            }
+        });
+    });
     (tensor(y, &[rows, width]), moments)
 }
 
 /// The output, and the attention weights `[batch, heads, seq, seq]`.
 fn attend(qkv: &FlexTensor, seq: usize, heads: usize) -> (FlexTensor, Vec<f32>) {
     let shape = qkv.layout().shape();
-    let (rows, packed) = (shape[0], shape[1]);
-    let (width, head) = (packed / 3, packed / 3 / heads);
-    let scale = 1.0 / (head as f32).sqrt();
-    let mut weights = vec![0.0f32; rows / seq * heads * seq * seq];
+    let (rows, width) = (shape[0], shape[1] / 3);
+    let shape = Heads { seq, heads, width };
+    let [input, output, square] = shape.sizes();
+    let mut weights = vec![0.0f32; rows / seq * square];
     let mut y = vec![0.0f32; rows * width];
-    let one = |(y, (weights, x)): (&mut [f32], (&mut [f32], &[f32]))| {
-        for h in 0..heads {
-            let [q, k, v] = [0, 1, 2].map(|part| part * width + h * head);
-            for i in 0..seq {
-                let weights = &mut weights[(h * seq + i) * seq..][..=i];
-                let query = &x[i * packed + q..][..head];
-                for (j, weight) in weights.iter_mut().enumerate() {
-                    *weight = scale * sum2(query, &x[j * packed + k..][..head], |q, k| q * k);
-                }
-                let highest = weights.iter().fold(f32::NEG_INFINITY, |high, &w| if w > high { w } else { high });
-                weights.iter_mut().for_each(|weight| *weight = exp(*weight - highest));
-                let total: f32 = weights.iter().sum();
-                let y = &mut y[i * width + h * head..][..head];
-                for (j, weight) in weights.iter_mut().enumerate() {
-                    *weight /= total;
-                    add_scaled(y, &x[j * packed + v..][..head], *weight);
-                }
+    let task = (TASK / input).max(1);
+    let texts = slice(qkv).par_chunks(task * input).zip(weights.par_chunks_mut(task * square));
+    y.par_chunks_mut(task * output).zip(texts).for_each(|(y, (x, weights))| {
+        wide(|| {
+            let texts = x.chunks_exact(input).zip(weights.chunks_exact_mut(square));
+            for (y, (x, weights)) in y.chunks_exact_mut(output).zip(texts) {
+                shape.attend(x, y, weights);
             }
-        }
-    };
-    let (input, square) = (seq * packed, heads * seq * seq);
-    let x = slice(qkv);
-    if x.len() < FEW {
-        let rest = weights.chunks_exact_mut(square).zip(x.chunks_exact(input));
-        y.chunks_exact_mut(seq * width).zip(rest).for_each(one);
-    } else {
-        let rest = weights.par_chunks_exact_mut(square).zip(x.par_chunks_exact(input));
-        y.par_chunks_exact_mut(seq * width).zip(rest).for_each(one);
-    }
+        });
+    });
     (tensor(y, &[rows, width]), weights)
-}
-
-const LANES: usize = 8;
-
-/// Sum of `f` over the values, by lanes.
-#[inline(always)]
-fn sum(x: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let (chunks, rest) = x.as_chunks::<LANES>();
-    for chunk in chunks {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane += f(x);
-        }
-    }
-    lanes.iter().sum::<f32>() + rest.iter().map(|&x| f(x)).sum::<f32>()
-}
-
-/// Sum of `f` over pairs of values, by lanes.
-#[inline(always)]
-fn sum2(x: &[f32], y: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [0.0f32; LANES];
-    let (xs, x_rest) = x.as_chunks::<LANES>();
-    let (ys, y_rest) = y.as_chunks::<LANES>();
-    for (x, y) in xs.iter().zip(ys) {
-        for ((lane, &x), &y) in lanes.iter_mut().zip(x).zip(y) {
-            *lane += f(x, y);
-        }
-    }
-    lanes.iter().sum::<f32>() + x_rest.iter().zip(y_rest).map(|(&x, &y)| f(x, y)).sum::<f32>()
-}
-
-#[inline(always)]
-fn add_scaled(y: &mut [f32], x: &[f32], factor: f32) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y += x * factor;
-    }
-}
-
-/// Sum of rows of this width: by blocks of rows, and then over the blocks.
-fn sum_rows(values: &[f32], width: usize) -> Vec<f32> {
-    let block = |values: &[f32]| {
-        let mut total = vec![0.0f32; width];
-        values.chunks_exact(width).for_each(|row| add_scaled(&mut total, row, 1.0));
-        total
-    };
-    let size = BLOCK * width;
-    let blocks: Vec<Vec<f32>> = match values.len() < FEW {
-        true => values.chunks(size).map(block).collect(),
-        false => values.par_chunks(size).map(block).collect(),
-    };
-    let mut total = vec![0.0f32; width];
-    blocks.iter().for_each(|block| add_scaled(&mut total, block, 1.0));
-    total
 }
 
 /// In row-major order, and nothing else in its memory.

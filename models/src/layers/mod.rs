@@ -7,6 +7,7 @@ mod cache;
 mod embedding;
 pub(crate) mod fused;
 pub(crate) mod fused_rows;
+mod kernels;
 mod linear;
 mod norm;
 pub mod ops;

@@ -3,6 +3,8 @@
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::layers::fused::wide;
+
 /// Hyperparameters of AdamW.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct AdamW {
@@ -51,13 +53,13 @@ impl AdamW {
         let (first, second) = (&mut moments.first, &mut moments.second);
         let update = Update::new(self, step);
         if weight.len() <= CHUNK {
-            return update.apply(weight, gradient, first, second);
+            return wide(|| update.apply(weight, gradient, first, second));
         }
         weight
             .par_chunks_mut(CHUNK)
             .zip(gradient.par_chunks(CHUNK))
             .zip(first.par_chunks_mut(CHUNK).zip(second.par_chunks_mut(CHUNK)))
-            .for_each(|((weight, gradient), (first, second))| update.apply(weight, gradient, first, second));
+            .for_each(|((weight, gradient), (first, second))| wide(|| update.apply(weight, gradient, first, second)));
     }
 }
 
@@ -88,6 +90,7 @@ impl Update {
         }
     }
 
+    #[inline(always)]
     fn apply(&self, weight: &mut [f32], gradient: &[f32], first: &mut [f32], second: &mut [f32]) {
         for (((w, &g), m), v) in weight.iter_mut().zip(gradient).zip(first).zip(second) {
             let g = g * self.scale;
@@ -100,6 +103,7 @@ impl Update {
 
 /// Sum of squares in f64, in an order that depends on the length alone.
 pub(crate) fn sum_of_squares(values: &[f32]) -> f64 {
+    #[inline(always)]
     fn lanes(values: &[f32]) -> f64 {
         let mut sums = [0.0f64; 8];
         let (chunks, rest) = values.as_chunks::<8>();
@@ -111,9 +115,9 @@ pub(crate) fn sum_of_squares(values: &[f32]) -> f64 {
         sums.iter().sum::<f64>() + rest.iter().map(|&value| f64::from(value) * f64::from(value)).sum::<f64>()
     }
     if values.len() <= CHUNK {
-        return lanes(values);
+        return wide(|| lanes(values));
     }
-    values.par_chunks(CHUNK).map(lanes).collect::<Vec<_>>().iter().sum()
+    values.par_chunks(CHUNK).map(|values| wide(|| lanes(values))).collect::<Vec<_>>().iter().sum()
 }
 
 /// The factor by which `torch.nn.utils.clip_grad_norm_` multiplies gradients of norm `norm`.

@@ -10,7 +10,7 @@ use burn::tensor::{Device, Tensor, TensorData};
 use burn_flex::FlexTensor;
 use rayon::prelude::*;
 
-use crate::layers::fused::exp;
+use crate::layers::fused::{exp, wide};
 use crate::layers::ops;
 
 /// Sum of the negative log-likelihoods (in nats) of `targets` under `logits`, divided by `denominator`.
@@ -82,7 +82,8 @@ fn forward(logits: FlexTensor, targets: &[u32], scale: f32) -> (f32, FlexTensor)
     let rows = (CHUNK / vocab).max(1);
     let values = &mut logits.storage_mut::<f32>()[..targets.len() * vocab];
     let chunk = |(values, targets): (&mut [f32], &[u32])| -> f64 {
-        values.chunks_exact_mut(vocab).zip(targets).map(|(row, &target)| one_row(row, target as usize, scale)).sum()
+        let rows = values.chunks_exact_mut(vocab).zip(targets);
+        wide(|| rows.map(|(row, &target)| one_row(row, target as usize, scale)).sum())
     };
     let total: f64 = if targets.len() <= rows {
         chunk((values, targets))
@@ -93,6 +94,7 @@ fn forward(logits: FlexTensor, targets: &[u32], scale: f32) -> (f32, FlexTensor)
 }
 
 /// Turns one row of logits into `scale * (softmax - one_hot(target))`; gives its negative log-likelihood.
+#[inline(always)]
 fn one_row(row: &mut [f32], target: usize, scale: f32) -> f64 {
     let highest = row.iter().fold(f32::NEG_INFINITY, |highest, &value| if value > highest { value } else { highest });
     let wanted = row[target];
