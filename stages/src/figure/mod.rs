@@ -68,6 +68,30 @@ fn measure(field: &str, value: Option<f64>, least: f64, most: f64) -> Option<Par
     value.filter(|value| !(least..=most).contains(value)).map(problem)
 }
 
+/// Boxes of these widths in rows no wider than `room`, by their place: no more rows than needed, and about as many boxes
+/// in each.
+fn flow(widths: &[f64], gap: f64, room: f64) -> Vec<Vec<usize>> {
+    let fill = |limit: usize| {
+        let (mut rows, mut used): (Vec<Vec<usize>>, f64) = (Vec::new(), 0.0);
+        for (at, width) in widths.iter().enumerate() {
+            match rows.last_mut() {
+                Some(row) if row.len() < limit && used + gap + width <= room => {
+                    row.push(at);
+                    used += gap + width;
+                }
+                _ => {
+                    rows.push(vec![at]);
+                    used = *width;
+                }
+            }
+        }
+        rows
+    };
+    let rows = fill(usize::MAX);
+    let even = fill(widths.len().div_ceil(rows.len().max(1)));
+    if even.len() == rows.len() { even } else { rows }
+}
+
 /// Checks that every text of `svg` lies within it, as usvg lays it out.
 #[cfg(test)]
 fn inside(svg: &str) {
@@ -93,4 +117,17 @@ fn inside(svg: &str) {
     }
     let tree = png::tree(svg).expect("valid SVG");
     assert!(visit(tree.root(), tree.size()) > 3);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::flow;
+
+    #[test]
+    fn boxes_flow_into_even_rows() {
+        assert_eq!(flow(&[30.0; 4], 5.0, 100.0), [[0, 1], [2, 3]]);
+        assert_eq!(flow(&[30.0; 3], 5.0, 100.0), [[0, 1, 2]]);
+        assert_eq!(flow(&[200.0, 10.0, 10.0, 10.0], 5.0, 100.0), [vec![0], vec![1, 2, 3]]);
+        assert!(flow(&[], 5.0, 100.0).is_empty());
+    }
 }

@@ -9,6 +9,7 @@ use super::{
 use crate::figure::{
     canvas::{Anchor, Canvas, fill, line, marked, rect, text, upward},
     color::{FAINT, INK, Rgb},
+    flow,
     font::{Font, visible},
 };
 
@@ -26,6 +27,11 @@ const HEAD: f64 = 28.0;
 const ROW: f64 = 22.0;
 /// Right of the grids: the colour bar, its ticks and title.
 const BAR: f64 = 88.0;
+/// Grids may take this width, and large ones up to twice that.
+const PAGE: f64 = 1270.0;
+/// The widest that a block of large grids may be for its height.
+const RATIO: f64 = 2.2;
+/// Steps of the colour bar.
 const STEPS: usize = 48;
 
 const TITLE: Font = Font::bold(16.0);
@@ -37,7 +43,7 @@ const LABEL: Font = Font::regular(11.5);
 const SMALL: Font = Font::regular(10.0);
 
 pub(super) fn draw(params: &Params, figure: &Figure) -> Canvas {
-    let room = params.width.unwrap_or(1400.0) - 2.0 * MARGIN - BAR;
+    let room = params.width.map(|width| width - 2.0 * MARGIN - BAR);
     let blocks: Vec<Laid<'_>> = figure.blocks.iter().map(|block| Laid::new(block, room)).collect();
     let inner = blocks.iter().map(Laid::width).fold(360.0, f64::max);
     let title = params.title.as_ref().map_or(Vec::new(), |title| TITLE.wrap(title, inner + BAR));
@@ -77,27 +83,27 @@ struct Laid<'f> {
 }
 
 impl<'f> Laid<'f> {
-    fn new(block: &'f Block, room: f64) -> Self {
+    /// In rows no wider than `room`.
+    fn new(block: &'f Block, room: Option<f64>) -> Self {
         let tokens = block.grids.iter().flat_map(|grid| grid.layers.iter().flatten());
         let widest = tokens.flat_map(|cell| [CELL.width(&visible(&cell.top)), INPUT.width(&visible(&cell.token))]);
         let cell = (widest.fold(34.0, f64::max) + 10.0).min(84.0);
         let mut laid = Laid { block, prompt: Vec::new(), cell, rows: Vec::new() };
-        let mut used = 0.0;
-        for (at, grid) in block.grids.iter().enumerate() {
-            let width = laid.grid(grid);
-            match laid.rows.last_mut() {
-                Some(row) if used + GAP + width <= room => {
-                    row.push(at);
-                    used += GAP + width;
-                }
-                _ => {
-                    laid.rows.push(vec![at]);
-                    used = width;
-                }
-            }
-        }
+        let room = room.unwrap_or_else(|| laid.balanced());
+        let widths: Vec<f64> = block.grids.iter().map(|grid| laid.grid(grid)).collect();
+        laid.rows = flow(&widths, GAP, room);
         laid.prompt = PROMPT.wrap(&format!("“{}”", block.prompt), laid.width().max(360.0));
         laid
+    }
+
+    /// A width at which a block of large grids is neither a tower nor a ribbon; small grids get a page's width.
+    fn balanced(&self) -> f64 {
+        let count = self.block.grids.len();
+        let widest = self.block.grids.iter().map(|grid| self.grid(grid) + GAP).fold(0.0, f64::max);
+        let deepest = self.block.grids.iter().map(|grid| grid.layers.len()).max().unwrap_or(0) as f64;
+        let height = |columns: usize| count.div_ceil(columns) as f64 * (ABOVE + deepest * ROW + BELOW);
+        let columns = (1..=count).rfind(|&columns| columns as f64 * widest <= RATIO * height(columns)).unwrap_or(1);
+        (columns as f64 * widest).clamp(PAGE, 2.0 * PAGE)
     }
 
     fn cells(&self, grid: &Grid) -> f64 {

@@ -114,7 +114,7 @@ fn layers(grid: &str, mut cells: Vec<LensCell>) -> Result<Vec<Vec<LensCell>>, St
     cells.sort_by_key(|cell| (cell.layer, cell.position));
     let positions = cells.iter().take_while(|cell| cell.layer == 0).count();
     let in_place = |(at, cell): (usize, &LensCell)| (cell.layer, cell.position) == (at / positions, at % positions);
-    if positions == 0 || cells.len() % positions != 0 || !cells.iter().enumerate().all(in_place) {
+    if positions == 0 || !cells.len().is_multiple_of(positions) || !cells.iter().enumerate().all(in_place) {
         return Err(StageError::failed(format!(
             "the trajectory of {grid} is no full grid: every layer from 0 needs each position from 0 once"
         )));

@@ -26,7 +26,7 @@ pub(crate) struct Params {
     title: Option<String>,
     /// Above the grid of the port `base`.
     base_label: String,
-    /// Width in pixels at which grids go on in a new row.
+    /// Width in pixels at which grids go on in a new row; by default what suits their size.
     width: Option<f64>,
 }
 

@@ -11,6 +11,7 @@ use super::{
 use crate::figure::{
     canvas::{Anchor, Canvas, fill, line, marked, rect, text, upward},
     color::{FAINT, GRID, INK, NON_TOXIC, TOXIC, UNPARSABLE},
+    flow,
     font::Font,
 };
 
@@ -45,7 +46,7 @@ struct Layout {
 pub(super) fn draw(params: &Params, figure: &Figure) -> Canvas {
     let layout = Layout::new(params, figure);
     let widths: Vec<f64> = figure.panels.iter().map(|panel| layout.width(panel)).collect();
-    let rows = rows(&widths, params.width.unwrap_or(1240.0) - 2.0 * MARGIN);
+    let rows = flow(&widths, GAP, params.width.unwrap_or(1240.0) - 2.0 * MARGIN);
     let row_width = |row: &Vec<usize>| row.iter().map(|&at| widths[at]).sum::<f64>() + GAP * (row.len() - 1) as f64;
     let legend = legend(figure);
     let inner = rows.iter().map(row_width).fold(legend.width.max(440.0), f64::max);
@@ -72,25 +73,6 @@ pub(super) fn draw(params: &Params, figure: &Figure) -> Canvas {
         canvas.add(fill(text((MARGIN, bottom + 4.0 + at as f64 * LINE), NOTE, Anchor::Start, note), FAINT));
     }
     canvas
-}
-
-/// Panels in rows no wider than `most`, by their place.
-fn rows(widths: &[f64], most: f64) -> Vec<Vec<usize>> {
-    let mut rows: Vec<Vec<usize>> = Vec::new();
-    let mut used = 0.0;
-    for (at, width) in widths.iter().enumerate() {
-        match rows.last_mut() {
-            Some(row) if used + GAP + width <= most => {
-                row.push(at);
-                used += GAP + width;
-            }
-            _ => {
-                rows.push(vec![at]);
-                used = *width;
-            }
-        }
-    }
-    rows
 }
 
 impl Layout {
