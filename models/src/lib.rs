@@ -30,6 +30,7 @@ pub mod tokenizer;
 pub mod train;
 pub mod weights;
 
+pub use burn::tensor::Device;
 pub use config::{ConfigError, Family, ModelConfig};
 pub use error::{ModelError, Result};
 pub use files::ModelFiles;
@@ -39,7 +40,6 @@ pub use lens::{LensPoint, LogitLens};
 pub use model::CausalLm;
 pub use sampling::Sampling;
 pub use tokenizer::Tokenizer;
-pub use burn::tensor::Device;
 
 /// Bumped by hand when the same model and the same input give other bytes than before: it is part of the key of
 /// every result that was computed with a model.
