@@ -17,7 +17,7 @@ use crate::{
     order::order,
     overrides::{self, Overrides},
     params::{Filled, Folders, Schema, With},
-    points::{Bound, Link, Points},
+    points::{Bound, Link, MAX_POINTS, Points},
     problem::{Problems, Report},
     registry::Registry,
     spec::{InputSpec, Spec, StageSpec},
@@ -90,6 +90,9 @@ impl<'a> Expansion<'a> {
         let mut sound = Vec::new();
         let mut complete = Vec::new();
         for number in 0..count {
+            if report.is_full() {
+                return None;
+            }
             let (found, all) = self.wires(number, report);
             complete.push(self.check_with(number, report));
             wires.push(found);
@@ -115,7 +118,13 @@ impl<'a> Expansion<'a> {
                 .collect();
             let (Some(links), true) = (links, stage.sound) else { continue };
             let Some(own) = Points::new(name, stage, &links, &points, axes, nodes, report) else { continue };
-            nodes += own.len() as u32;
+            let instances = nodes as usize + own.len();
+            if instances > MAX_POINTS {
+                let mistake = Mistake::TooManyInstances { stage: name.to_owned(), instances, limit: MAX_POINTS };
+                report.at(&stage.place.key(), mistake);
+                break;
+            }
+            nodes = instances as u32;
             let bindings = self.bindings(number, wires, &links, &own, &points, report);
             let filled = self.fill(number, &own, complete[number], &mut folders, report);
             if let (Some(bindings), Some(filled), Some(kind)) = (bindings, filled, self.kinds[number]) {
@@ -146,6 +155,9 @@ impl<'a> Expansion<'a> {
         let ports = &self.ports[number];
         let mut wires = Vec::new();
         for input in &stage.inputs {
+            if report.is_full() {
+                break;
+            }
             let port = ports.iter().find(|port| port.name == input.port);
             if port.is_none() {
                 let known = ports.iter().map(|port| port.name.to_owned()).collect();
@@ -235,8 +247,8 @@ impl<'a> Expansion<'a> {
         let (name, stage) = self.stage(number);
         let axes = &self.spec.axes;
         let problems = report.len();
-        for (wire, link) in wires.iter().zip(links) {
-            let table = own.table(link);
+        let tables: Vec<_> = links.iter().map(|link| own.table(link)).collect();
+        for (wire, table) in wires.iter().zip(&tables) {
             if !table.is_empty() && !wire.port.gathers {
                 let names: Vec<_> = table.iter().map(|(axis, _)| axes[*axis].name.as_str()).collect();
                 let mistake =
@@ -253,9 +265,10 @@ impl<'a> Expansion<'a> {
         let mut lacking: Vec<Vec<String>> = vec![Vec::new(); wires.len()];
         own.each(axes.len(), |at| {
             let mut ports = BTreeMap::new();
-            for ((wire, link), lacking) in wires.iter().zip(links).zip(&mut lacking) {
+            for (((wire, link), table), lacking) in wires.iter().zip(links).zip(&tables).zip(&mut lacking) {
                 let from = |node: u32| Source { node: NodeIndex::new(node as usize), port: wire.output };
-                let Some(bound) = points[wire.stage].as_ref().and_then(|source| own.bind(link, source, at)) else {
+                let Some(bound) = points[wire.stage].as_ref().and_then(|source| own.bind(link, table, source, at))
+                else {
                     continue;
                 };
                 let binding = match bound {

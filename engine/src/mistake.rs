@@ -3,7 +3,7 @@
 use crate::yaml::{MAX_BYTES, MAX_DEPTH, MAX_VALUES};
 
 /// What is wrong, with its data.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[expect(missing_docs, reason = "each variant's sentence says what it and its fields are")]
 pub enum Mistake {
     // The file.
@@ -25,6 +25,8 @@ pub enum Mistake {
     TooDeep,
     #[error("the file holds more than {MAX_VALUES} values, counting what aliases repeat")]
     TooMany,
+    #[error("these are the first {told} problems; there may be more")]
+    More { told: usize },
     #[error("an anchor contains itself")]
     SelfAlias,
     #[error("the key `{key}` stands twice; first on line {first_line}")]
@@ -139,6 +141,10 @@ pub enum Mistake {
     AxisUnused { axis: String },
     #[error("the axis `{axis}` changes nothing: `with` comes out the same for each of its labels")]
     AxisWithoutEffect { axis: String },
+    #[error("`{stage}` would bring the pipeline to {instances} instances, more than {limit}")]
+    TooManyInstances { stage: String, instances: usize, limit: usize },
+    #[error("the tables of `{stage}` would have {rows} rows, more than {limit}")]
+    TooManyRows { stage: String, rows: u128, limit: usize },
     #[error("the table at the input `{port}` of `{stage}` lacks {points}")]
     MissingPoints { port: String, stage: String, points: String },
 
@@ -160,6 +166,7 @@ impl Mistake {
             Tab => "a tab",
             Syntax { .. } => "here",
             TooDeep | TooMany => "too much from here",
+            More { .. } => "this file",
             SelfAlias => "inside its own anchor",
             DuplicateKey { .. } => "second time",
             UnknownKey { .. } | UnknownParam { .. } => "not known",
@@ -201,7 +208,7 @@ impl Mistake {
             MissingWithoutGather => "without `gather`",
             SkipNothing { .. } => "matches nothing",
             NoPoints { .. } => "no instances",
-            TooManyPoints { .. } => "too many",
+            TooManyPoints { .. } | TooManyInstances { .. } | TooManyRows { .. } => "too many",
             AxisUnused { .. } => "not used",
             AxisWithoutEffect { .. } => "without effect",
             MissingPoints { .. } => "points are missing",
@@ -213,7 +220,7 @@ impl Mistake {
     pub fn hint(&self) -> Option<String> {
         use Mistake::*;
         let text = match self {
-            Unreadable { .. } | TooMany => return None,
+            Unreadable { .. } | TooMany | More { .. } => return None,
             TableToOne { .. } => "fix a coordinate, like `stage[axis=label]`, or drop the `gather`",
             BadLink { .. } => "write `stage`, `stage.output`, `stage[axis=label]` or `{ from: stage, gather: [axis] }`",
             TooLarge => "put large lists into a file of their own, and give its path",
@@ -273,7 +280,9 @@ impl Mistake {
             SkipAxis { axis, known, .. } => return suggestion(axis, known),
             SkipNothing { .. } => "drop it, or fix its labels",
             NoPoints { .. } => "check `skip`, and what its inputs skip or fix",
-            TooManyPoints { .. } => "shorten an axis, or `gather` earlier",
+            TooManyPoints { .. } | TooManyInstances { .. } | TooManyRows { .. } => {
+                "shorten an axis, or `gather` earlier"
+            }
             AxisUnused { axis } => return Some(format!("use `${{{axis}}}` in `with`, or drop it from `over`")),
             AxisWithoutEffect { axis } => {
                 return Some(format!("drop `{axis}` from `over`: its points would be one result, told several times"));

@@ -2,11 +2,11 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap, VecDeque},
+    collections::{BinaryHeap, HashMap, HashSet, VecDeque},
 };
 
 use petgraph::{
-    algo::tarjan_scc,
+    algo::kosaraju_scc,
     graph::{DiGraph, NodeIndex},
 };
 
@@ -15,7 +15,7 @@ use crate::{expand::Wire, mistake::Mistake, problem::Report, source::Place, spec
 /// The stages whose producers can all be expanded, in the order of the file where links allow it. Cycles are told.
 pub(crate) fn order(wires: &[Vec<Wire<'_>>], sound: &[bool], spec: &Spec, report: &mut Report<'_>) -> Vec<usize> {
     let mut links: DiGraph<(), ()> = DiGraph::new();
-    wires.iter().for_each(|_| {
+    spec.stages.iter().for_each(|_| {
         links.add_node(());
     });
     let mut waits: Vec<usize> = Vec::new();
@@ -25,7 +25,8 @@ pub(crate) fn order(wires: &[Vec<Wire<'_>>], sound: &[bool], spec: &Spec, report
             links.add_edge(NodeIndex::new(wire.stage), NodeIndex::new(number), ());
         }
     }
-    for component in tarjan_scc(&links) {
+    // Not Tarjan's, which is recursive: a long chain of stages would be too much for the stack.
+    for component in kosaraju_scc(&links) {
         if let Some(cycle) = cycle(&links, &component) {
             let last = cycle[cycle.len() - 2];
             let stage_name = |number: &usize| spec.stages.get_index(*number).map(|(name, _)| name.clone());
@@ -55,6 +56,7 @@ pub(crate) fn order(wires: &[Vec<Wire<'_>>], sound: &[bool], spec: &Spec, report
 /// A shortest cycle through the first stage of a component, the first stage at both ends; `None` if it has none.
 fn cycle(links: &DiGraph<(), ()>, component: &[NodeIndex]) -> Option<Vec<usize>> {
     let first = *component.iter().min()?;
+    let component: HashSet<_> = component.iter().collect();
     let mut before: HashMap<NodeIndex, NodeIndex> = HashMap::new();
     let mut queue = VecDeque::from([first]);
     while let Some(node) = queue.pop_front() {

@@ -10,7 +10,9 @@ use crate::{
 };
 
 /// More points of one stage are refused, before they are counted out.
-pub(crate) const MAX_POINTS: usize = 1_000_000;
+pub(crate) const MAX_POINTS: usize = 200_000;
+/// More rows of the tables of one stage are refused, all points together.
+pub(crate) const MAX_ROWS: usize = 2_000_000;
 
 /// All combinations of labels of some axes. A point is an array that holds the place of a label for each axis of the
 /// pipeline; a grid looks only at its own axes, so that joining on shared axes takes no work at all.
@@ -23,7 +25,7 @@ pub(crate) struct Grid {
 }
 
 impl Grid {
-    /// `None` if it were too large.
+    /// Fails with its size if it were too large.
     fn new(axes: Vec<usize>, all: &[Axis]) -> Result<Self, u128> {
         let mut size = 1u128;
         let mut strides = vec![0; axes.len()];
@@ -191,6 +193,9 @@ pub(crate) enum Bound {
     Table(Vec<Row>),
 }
 
+/// The axes of a table, with the labels of each.
+pub(crate) type Table = Vec<(usize, Vec<usize>)>;
+
 /// A row of a table: axis and label of each gathered axis, and the node if there is one.
 pub(crate) type Row = (Vec<(usize, usize)>, Option<u32>);
 
@@ -248,6 +253,12 @@ impl Points {
         let too_many = |points| Mistake::TooManyPoints { stage: name.to_owned(), points, limit: MAX_POINTS };
         let joined = Grid::new(all, axes).map_err(|size| report.at(&stage.place.key(), too_many(size))).ok()?;
         let grid = Grid::new(own, axes).ok()?;
+        let labels = |link: &Link<'_>| link.gather.iter().map(|(_, labels)| labels.len() as u128).product::<u128>();
+        let rows = joined.size as u128 * links.iter().map(labels).max().unwrap_or(1);
+        if rows > MAX_ROWS as u128 {
+            report.at(&stage.place.key(), Mistake::TooManyRows { stage: name.to_owned(), rows, limit: MAX_ROWS });
+            return None;
+        }
         let mut points = Self { grid, joined, ..Self::default() };
         points.fill(links, sources, &gather, &mut skips, axes, base);
         for skip in skips.iter().filter(|skip| !skip.hit && !skip.left_out) {
@@ -314,16 +325,15 @@ impl Points {
         }
     }
 
-    /// What `link` brings to the point `at`.
-    pub(crate) fn bind(&self, link: &Link<'_>, source: &Points, at: &[usize]) -> Option<Bound> {
+    /// What `link` brings to the point `at`, along `table`.
+    pub(crate) fn bind(&self, link: &Link<'_>, table: &Table, source: &Points, at: &[usize]) -> Option<Bound> {
         let mut inner = at.to_vec();
-        let table = self.table(link);
         if table.is_empty() {
             return link.node(source, &mut inner).map(Bound::One);
         }
         let mut rows = Vec::new();
         let mut outer = at.to_vec();
-        each_row(&table, &mut inner, &mut |inner| {
+        each_row(table, &mut inner, &mut |inner| {
             self.gathered.iter().for_each(|(axis, _)| outer[*axis] = inner[*axis]);
             let joined = !self.brings_gathered(link) || self.exists[self.joined.code(&outer)];
             let node = if joined { link.node(source, inner) } else { None };
@@ -333,7 +343,7 @@ impl Points {
     }
 
     /// The axes along which `link` comes as a table; none if it comes as one result.
-    pub(crate) fn table(&self, link: &Link<'_>) -> Vec<(usize, Vec<usize>)> {
+    pub(crate) fn table(&self, link: &Link<'_>) -> Table {
         let mut table = link.gather.clone();
         if self.brings_gathered(link) {
             table.extend(self.gathered.iter().cloned());

@@ -1,6 +1,7 @@
 //! What is wrong with a pipeline's file: every problem of it at once, each with its place. The words are in `mistake`.
 
 use std::{
+    collections::HashSet,
     fmt,
     ops::Range,
     path::{Path, PathBuf},
@@ -11,8 +12,11 @@ use crate::{
     source::{Place, Source},
 };
 
+/// More problems than this are counted, not told.
+pub(crate) const MAX_PROBLEMS: usize = 200;
+
 /// One problem of a file, or of a `--set`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Problem {
     /// What is wrong.
     pub mistake: Mistake,
@@ -91,6 +95,11 @@ pub(crate) struct Report<'a> {
     source: &'a Source,
     sets: Vec<Set>,
     problems: Vec<Problem>,
+    told: HashSet<Problem>,
+    /// All that were heard of, those too that were told before.
+    heard: usize,
+    /// Those of `heard` that leave it open what is meant.
+    doubts: usize,
 }
 
 /// A `--set` that was applied.
@@ -103,7 +112,7 @@ struct Set {
 
 impl<'a> Report<'a> {
     pub(crate) fn new(source: &'a Source) -> Self {
-        Self { source, sets: Vec::new(), problems: Vec::new() }
+        Self { source, sets: Vec::new(), problems: Vec::new(), told: HashSet::new(), heard: 0, doubts: 0 }
     }
 
     /// Tells that the value at `path` now comes from the override `text`.
@@ -140,20 +149,27 @@ impl<'a> Report<'a> {
     }
 
     fn push(&mut self, problem: Problem) {
-        if !self.problems.contains(&problem) {
+        self.heard += 1;
+        self.doubts += usize::from(!matches!(problem.mistake, Mistake::AxisTwice { .. }));
+        // A value behind an anchor may be read, and found wrong, several times.
+        if !self.is_full() && self.told.insert(problem.clone()) {
             self.problems.push(problem);
         }
     }
 
-    /// How many there are so far.
-    pub(crate) fn len(&self) -> usize {
-        self.problems.len()
+    /// Whether there are so many that no more are told.
+    pub(crate) fn is_full(&self) -> bool {
+        self.problems.len() >= MAX_PROBLEMS
     }
 
-    /// How many there are since there were `before` that leave it open what is meant.
-    pub(crate) fn doubts_since(&self, before: usize) -> usize {
-        let clear = |problem: &&Problem| matches!(problem.mistake, Mistake::AxisTwice { .. });
-        self.problems[before..].iter().filter(|problem| !clear(problem)).count()
+    /// How many were heard of so far: where it grows, something was wrong.
+    pub(crate) fn len(&self) -> usize {
+        self.heard
+    }
+
+    /// How many of them leave it open what is meant.
+    pub(crate) fn doubts(&self) -> usize {
+        self.doubts
     }
 
     /// Ok if there were none.
@@ -162,6 +178,10 @@ impl<'a> Report<'a> {
             return Ok(());
         }
         self.problems.sort_by_key(|problem| problem.span.as_ref().map_or(0, |span| span.start));
+        if self.is_full() {
+            let mistake = Mistake::More { told: MAX_PROBLEMS };
+            self.problems.push(Problem { mistake, span: None, line: None, column: None, set: None });
+        }
         Err(Problems { file: file.to_owned(), source: self.source.text().to_owned(), problems: self.problems })
     }
 }

@@ -1,6 +1,6 @@
 //! Where each value of a file stands: values are read without positions, and a problem looks its place up here.
 
-use std::{fmt::Display, ops::Range};
+use std::{collections::HashMap, fmt::Display, ops::Range};
 
 /// A value, or its key, by path from the top of the file: `stages`, `tuned`, `with`, `rank`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -50,6 +50,8 @@ impl Place {
 #[derive(Debug, Default)]
 pub(crate) struct Source {
     text: String,
+    /// The byte at which each line starts.
+    lines: Vec<usize>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) root: Option<usize>,
 }
@@ -65,20 +67,21 @@ pub(crate) struct Node {
 pub(crate) enum Children {
     None,
     List(Vec<usize>),
-    Map(Vec<Entry>),
+    /// Entries, and which of them is first with a key.
+    Map(Vec<Entry>, HashMap<String, usize>),
 }
 
-/// A key of a mapping, with its value's node.
+/// A key's place, and its value's node.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    pub(crate) key: String,
     pub(crate) span: Range<usize>,
     pub(crate) value: usize,
 }
 
 impl Source {
     pub(crate) fn new(text: String) -> Self {
-        Self { text, ..Self::default() }
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(newline, _)| newline + 1)).collect();
+        Self { text, lines, ..Self::default() }
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -87,18 +90,17 @@ impl Source {
 
     /// Line and column of the byte `offset`, from 1.
     pub(crate) fn position(&self, offset: usize) -> (Option<usize>, Option<usize>) {
-        let Some(before) = self.text.get(..offset) else { return (None, None) };
-        let line = before.bytes().filter(|b| *b == b'\n').count() + 1;
-        let start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (Some(line), Some(before[start..].chars().count() + 1))
+        let line = self.lines.partition_point(|start| *start <= offset);
+        let start = line.checked_sub(1).and_then(|line| self.lines.get(line));
+        match start.and_then(|start| self.text.get(*start..offset)) {
+            Some(before) => (Some(line), Some(before.chars().count() + 1)),
+            None => (None, None),
+        }
     }
 
     /// The byte at a line and column counted from 1, clamped to the text.
     pub(crate) fn offset(&self, line: usize, column: usize) -> usize {
-        let start = match line {
-            0 | 1 => 0,
-            _ => self.text.match_indices('\n').nth(line - 2).map_or(self.text.len(), |(newline, _)| newline + 1),
-        };
+        let start = self.lines.get(line.saturating_sub(1)).copied().unwrap_or(self.text.len());
         let rest = &self.text[start..];
         rest.char_indices().nth(column.saturating_sub(1)).map_or(self.text.len(), |(byte, _)| start + byte)
     }
@@ -138,21 +140,21 @@ impl Source {
         match &self.nodes[node].children {
             Children::None => None,
             Children::List(items) => items.get(segment.parse::<usize>().ok()?).map(|item| (None, *item)),
-            Children::Map(entries) => {
-                let own = entries.iter().find(|entry| entry.key == segment);
-                own.map(|entry| (Some(entry), entry.value)).or_else(|| self.merged(entries, segment))
+            Children::Map(entries, keys) => {
+                let find = |key: &str| keys.get(key).and_then(|entry| entries.get(*entry));
+                let own = find(segment).map(|entry| (Some(entry), entry.value));
+                own.or_else(|| self.merged(find("<<")?, segment))
             }
         }
     }
 
     /// Looks behind a `<<`.
-    fn merged(&self, entries: &[Entry], segment: &str) -> Option<(Option<&Entry>, usize)> {
-        let merge = entries.iter().find(|entry| entry.key == "<<")?;
+    fn merged(&self, merge: &Entry, segment: &str) -> Option<(Option<&Entry>, usize)> {
         match &self.nodes[merge.value].children {
             Children::None => None,
-            Children::Map(_) => self.child(merge.value, segment),
+            Children::Map(..) => self.child(merge.value, segment),
             Children::List(maps) => maps.iter().find_map(|map| match &self.nodes[*map].children {
-                Children::Map(_) => self.child(*map, segment),
+                Children::Map(..) => self.child(*map, segment),
                 _ => None,
             }),
         }

@@ -1,6 +1,9 @@
 //! The declaration: a file's YAML read by hand into types, so that all of its problems come out at once.
 
-use std::{collections::HashMap, path::Path};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
 
 use indexmap::IndexMap;
 use serde_json::{Map, Value as Json};
@@ -78,6 +81,9 @@ impl Spec {
                 "axes" => spec.axes = read_axes(value, &place, declared, report),
                 "stages" => {
                     for (name, stage, place) in mapping("`stages`", value, &place, report) {
+                        if report.is_full() {
+                            break;
+                        }
                         if !is_name(&name) {
                             report.at(&place.key(), Mistake::BadName { what: "a stage", name: name.clone() });
                         }
@@ -115,7 +121,7 @@ impl StageSpec {
         };
         let place = stage.place.clone();
         for (key, value, place) in mapping("a stage", value, &place, report) {
-            let problems = report.len();
+            let (problems, doubts) = (report.len(), report.doubts());
             match key.as_str() {
                 key if value.is_null() && key != "uses" && STAGE.contains(&key) => {}
                 "uses" => stage.uses = text("`uses`", value, &place, report),
@@ -140,7 +146,7 @@ impl StageSpec {
             }
             // An axis that stands twice leaves no doubt.
             let shapes = matches!(key.as_str(), "inputs" | "over" | "gather" | "skip");
-            stage.sound &= !shapes || report.doubts_since(problems) == 0;
+            stage.sound &= !shapes || report.doubts() == doubts;
         }
         if !value.is_mapping() {
             (stage.with, stage.sound, stage.inputs_sound) = (None, false, false);
@@ -348,11 +354,12 @@ fn names(
     place: &Place,
     report: &mut Report<'_>,
 ) -> Vec<(String, Place)> {
-    let mut names: Vec<(String, Place)> = Vec::new();
+    let mut names = Vec::new();
+    let mut seen = HashSet::new();
     for (i, item) in list(what, value, place, report).iter().enumerate() {
         let place = place.to(i);
         let Some(axis) = text(&format!("an item of {what}"), item, &place, report) else { continue };
-        if names.iter().any(|(name, _)| *name == axis) {
+        if !seen.insert(axis.clone()) {
             report.at(&place, Mistake::AxisTwice { axis, list: list_name });
         } else {
             names.push((axis, place));

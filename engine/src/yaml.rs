@@ -114,10 +114,8 @@ struct Scan {
 struct Open {
     node: usize,
     anchor: usize,
-    /// A key that waits for its value.
-    key: Option<(String, Range<usize>)>,
-    /// First occurrence of each key.
-    keys: HashMap<String, usize>,
+    /// The place of a key that waits for its value.
+    key: Option<Range<usize>>,
     /// How many values there were before.
     before: usize,
 }
@@ -154,7 +152,9 @@ impl Scan {
                 }
                 Event::Scalar(scalar, _, anchor, _) => self.scalar(&scalar, anchor, span)?,
                 Event::SequenceStart(anchor, _) => self.start(anchor, span, Children::List(Vec::new()))?,
-                Event::MappingStart(anchor, _) => self.start(anchor, span, Children::Map(Vec::new()))?,
+                Event::MappingStart(anchor, _) => {
+                    self.start(anchor, span, Children::Map(Vec::new(), HashMap::new()))?
+                }
                 Event::SequenceEnd | Event::MappingEnd => self.end(&span),
                 Event::Alias(anchor) => self.alias(anchor, span)?,
                 Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
@@ -165,14 +165,14 @@ impl Scan {
 
     fn scalar(&mut self, text: &str, anchor: usize, span: Range<usize>) -> Result<(), Box<Found>> {
         self.count(1, &span)?;
-        if let Some(Open { node, key: key @ None, keys, .. }) = self.open.last_mut()
-            && let Children::Map(entries) = &self.nodes[*node].children
+        if let Some(Open { node, key: key @ None, .. }) = self.open.last_mut()
+            && let Children::Map(entries, keys) = &mut self.nodes[*node].children
         {
             if let Some(first) = keys.get(text) {
                 self.repeated.push((text.to_owned(), entries[*first].span.start, span.clone()));
             }
             keys.entry(text.to_owned()).or_insert(entries.len());
-            *key = Some((text.to_owned(), span.clone()));
+            *key = Some(span.clone());
             let node = self.add(span, Children::None);
             self.anchors.insert(anchor, (node, 1));
             return Ok(());
@@ -191,7 +191,7 @@ impl Scan {
         self.count(1, &span)?;
         // A mapping or sequence as a key gets an entry without a name.
         let node = self.add(span, children);
-        self.open.push(Open { node, anchor, key: None, keys: HashMap::new(), before });
+        self.open.push(Open { node, anchor, key: None, before });
         Ok(())
     }
 
@@ -228,9 +228,9 @@ impl Scan {
         let child_span = self.nodes[child].span.clone();
         match &mut self.nodes[open.node].children {
             Children::List(items) => items.push(child),
-            Children::Map(entries) => match open.key.take() {
-                Some((key, span)) => entries.push(Entry { key, span, value: child }),
-                None => open.key = Some((String::new(), child_span)),
+            Children::Map(entries, _) => match open.key.take() {
+                Some(span) => entries.push(Entry { span, value: child }),
+                None => open.key = Some(child_span),
             },
             Children::None => {}
         }

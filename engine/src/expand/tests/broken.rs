@@ -197,14 +197,47 @@ fn files_that_can_not_be_read() {
 }
 
 #[test]
+fn long_files_are_not_slow() {
+    // A chain as long as the file, which no recursion may follow.
+    let chain: String =
+        (1..3_000).map(|i| format!("  s{i}: {{ uses: step, inputs: {{ model: s{} }} }}\n", i - 1)).collect();
+    let graph = loaded(&format!("stages:\n  s0: {{ uses: make }}\n{chain}"), &[]);
+    assert_eq!(graph.order.len(), 3_000);
+    let circle = problems(format!("stages:\n  s0: {{ uses: step, inputs: {{ model: s2999 }} }}\n{chain}"), &[]);
+    assert!(circle.contains("in a circle: s0 -> s1 -> s2"));
+    // Each line is wrong, in a way whose hint looks at all others.
+    let lost: String = (0..2_000).map(|i| format!("  s{i}: {{ uses: step, inputs: {{ model: t{i} }} }}\n")).collect();
+    let told = problems(format!("stages:\n{lost}"), &[]);
+    assert_snapshot!(told.lines().last().unwrap(), @"these are the first 200 problems; there may be more");
+    assert_eq!(told.lines().filter(|line| line.contains("unknown stage")).count(), 200);
+}
+
+#[test]
 fn too_many_points_are_not_counted_out() {
     let labels: Vec<_> = (0..1000).collect();
     let text = format!(
         "axes: {{ x: {labels:?}, y: {labels:?}, z: {labels:?} }}\nstages:\n  a: {{ uses: make, over: [x, y, z], with: {{ value: \"${{x}}${{y}}${{z}}\" }} }}\n"
     );
-    let told = problems(text, &[]);
-    assert_snapshot!(told, @r"
-    3:3 «a» `a` has 1000000000 points, more than 1000000
+    assert_snapshot!(problems(text, &[]), @r"
+    3:3 «a» `a` has 1000000000 points, more than 200000
+      hint: shorten an axis, or `gather` earlier
+    ");
+    let text = r#"
+axes: { x: LABELS, y: LABELS }
+stages:
+  a: { uses: make, over: [x], with: { value: "${x}" } }
+  b: { uses: make, over: [y], with: { value: "${y}" } }
+  many: { uses: collect, inputs: { models: { from: a, gather: [x] }, base: b } }
+"#;
+    let labels = |n: usize| format!("{:?}", (0..n).collect::<Vec<_>>());
+    assert_snapshot!(problems(text.replace("LABELS", &labels(2000)), &[]), @r"
+    6:3 «many» the tables of `many` would have 4000000 rows, more than 2000000
+      hint: shorten an axis, or `gather` earlier
+    ");
+    let stage = |i: usize| format!("  s{i}: {{ uses: make, over: [x], with: {{ value: [{i}, \"${{x}}\"] }} }}\n");
+    let stages: String = (0..50).map(stage).collect();
+    assert_snapshot!(problems(format!("axes: {{ x: {} }}\nstages:\n{stages}", labels(5000)), &[]), @r"
+    43:3 «s40» `s40` would bring the pipeline to 205000 instances, more than 200000
       hint: shorten an axis, or `gather` earlier
     ");
 }
