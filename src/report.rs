@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    io::IsTerminal as _,
     sync::Mutex,
     time::{Duration, Instant},
 };

@@ -1,8 +1,11 @@
 //! Who may import whom: the engine never sees burn, the cache knows nothing of pipelines.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    process::Command,
+};
 
-use cargo_metadata::{DependencyKind, MetadataCommand};
+use serde_json::Value;
 
 /// The crates of the workspace and those of ours that each may depend on.
 const ALLOWED: &[(&str, &[&str])] = &[
@@ -13,14 +16,17 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("palinode", &["palinode-cache", "palinode-engine", "palinode-stages"]),
 ];
 
+/// Each crate of the workspace and what it depends on, tests aside.
 fn edges() -> BTreeMap<String, BTreeSet<String>> {
-    let metadata =
-        MetadataCommand::new().no_deps().other_options(vec!["--offline".into()]).exec().expect("cargo metadata");
-    let package = |package: &cargo_metadata::Package| {
-        let normal = package.dependencies.iter().filter(|dependency| dependency.kind != DependencyKind::Development);
-        (package.name.to_string(), normal.map(|dependency| dependency.name.clone()).collect())
+    let args = ["metadata", "--no-deps", "--offline", "--format-version", "1"];
+    let output = Command::new(env!("CARGO")).args(args).current_dir(env!("CARGO_MANIFEST_DIR")).output();
+    let metadata: Value = serde_json::from_slice(&output.expect("cargo runs").stdout).expect("cargo gives JSON");
+    let name = |value: &Value| value["name"].as_str().expect("a name").to_owned();
+    let package = |package: &Value| {
+        let dependencies = package["dependencies"].as_array().expect("a list").iter();
+        (name(package), dependencies.filter(|dependency| dependency["kind"] != "dev").map(name).collect())
     };
-    metadata.packages.iter().map(package).collect()
+    metadata["packages"].as_array().expect("a list").iter().map(package).collect()
 }
 
 #[test]

@@ -79,7 +79,7 @@ impl Sandbox {
     }
 
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("palinode"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_palinode"));
         command.current_dir(self.path()).args(args).env_remove("PALINODE_CACHE").env("NO_COLOR", "1");
         command
     }

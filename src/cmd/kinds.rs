@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use palinode_engine::stage::{PATH_FORMAT, StageKind};
+use palinode_engine::stage::{InputPort, PATH_FORMAT, StageKind};
 use serde_json::{Value, json};
 
 use crate::{
@@ -46,9 +46,10 @@ fn write(text: &mut String, kind: &dyn StageKind, long: bool) {
     let _ = writeln!(text, "{}\n    {}", kind.name(), kind.about());
     let ports = |ports: Vec<String>| if ports.is_empty() { "none".to_owned() } else { ports.join(", ") };
     if !long {
-        let inputs = kind.inputs().iter().map(|port| format!("{}{}", port.name, if port.optional { "?" } else { "" }));
+        let input = |port: InputPort| format!("{}{}", port.name, if port.optional { "?" } else { "" });
+        let inputs = kind.inputs().into_iter().map(input).collect();
         let outputs = kind.outputs().iter().map(|port| port.name.to_owned()).collect();
-        let _ = writeln!(text, "    {} -> {}", ports(inputs.collect()), ports(outputs));
+        let _ = writeln!(text, "    {} -> {}", ports(inputs), ports(outputs));
         return;
     }
     let _ = writeln!(text, "\n  inputs");

@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use palinode_engine::plan::{Decision, PlanOptions, plan as make_plan};
+use palinode_engine::{
+    execute::failed_dir,
+    plan::{Decision, PlanOptions, plan as make_plan},
+};
 
 use crate::{
     cli::Logs,
@@ -24,6 +27,11 @@ pub(crate) fn logs(args: &Logs) -> Result<Exit, Failure> {
             _ => node.last.and_then(|key| cache.record(&key).ok().flatten()),
         };
         text.push_str(&format!("== {}\n", node.address));
+        // There only since the last attempt failed.
+        if let Ok(log) = fs::read_to_string(failed_dir(cache.root(), &node.address).join("log")) {
+            text.push_str(&log);
+            continue;
+        }
         let log = record.and_then(|record| cache.locate(&record.log).ok().flatten());
         match log.and_then(|path| fs::read_to_string(path).ok()) {
             Some(log) => text.push_str(&log),

@@ -15,8 +15,12 @@ use std::{
 };
 
 use palinode_cache::Cache;
-use palinode_engine::{expand::load, graph::Graph, overrides::Overrides, registry::Registry, select::SelectError};
-use petgraph::graph::NodeIndex;
+use palinode_engine::{
+    graph::Graph,
+    registry::Registry,
+    select::{SelectError, Selection},
+    spec::{Overrides, load},
+};
 
 use crate::{
     cli::{Cli, Command, Pipeline},
@@ -45,32 +49,21 @@ fn registry() -> Registry {
 /// Reads the pipeline and applies the overrides; all its problems, drawn, are the failure.
 fn pipeline(args: &Pipeline) -> Result<Graph, Failure> {
     let cwd = std::env::current_dir().map_err(|error| Failure::usage(format!("current folder: {error}")))?;
-    let sets = args.set.iter().map(|set| assignment(set)).collect::<Result<_, _>>()?;
-    load(&args.file, &registry(), &Overrides { sets, cwd })
-        .map_err(|problems| Failure::usage(diagnostics::render(&problems)))
+    let overrides = Overrides::parse(&args.set, cwd).map_err(|error| {
+        let hint = "overrides look like `--set params.model=./weights` or `--set axes.seed=[0]`";
+        Failure::usage(error.to_string()).hint(hint)
+    })?;
+    load(&args.file, &registry(), &overrides).map_err(|problems| Failure::usage(diagnostics::render(&problems)))
 }
-
-/// `key=value`, the value being YAML.
-fn assignment(set: &str) -> Result<(String, serde_yaml::Value), Failure> {
-    let hint = "overrides look like `--set params.model=./weights` or `--set axes.seed=[0]`";
-    let (key, value) =
-        set.split_once('=').ok_or_else(|| Failure::usage(format!("--set {set}: there is no `=`")).hint(hint))?;
-    let value = serde_yaml::from_str(value)
-        .map_err(|error| Failure::usage(format!("--set {set}: the value is not YAML: {error}")).hint(hint))?;
-    Ok((key.trim().to_owned(), value))
-}
-
-type Nodes = BTreeSet<NodeIndex>;
 
 /// The instances that `targets` name, with all that they need; the whole pipeline if there are none.
-fn selection(graph: &Graph, targets: &[String]) -> Result<Nodes, Failure> {
-    let selection = graph.select(targets).map_err(|error| unknown(&error))?;
-    Ok(selection.nodes(graph).collect())
+fn selection(graph: &Graph, targets: &[String]) -> Result<Selection, Failure> {
+    graph.select(targets).map_err(|error| unknown(&error))
 }
 
 /// The instances that a name like `tuned` or `tuned[rank=8]` means, without what they need.
-fn instances(graph: &Graph, name: &str) -> Result<Nodes, Failure> {
-    Ok(graph.find(name).map_err(|error| unknown(&error))?.into_iter().collect())
+fn instances(graph: &Graph, name: &str) -> Result<Selection, Failure> {
+    graph.named(name).map_err(|error| unknown(&error))
 }
 
 fn unknown(error: &SelectError) -> Failure {
