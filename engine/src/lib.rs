@@ -3,8 +3,8 @@
 mod address;
 pub mod audit;
 mod axes;
-mod data;
 pub mod context;
+mod data;
 pub mod draw;
 pub mod event;
 pub mod execute;

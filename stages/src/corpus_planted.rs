@@ -28,16 +28,58 @@ const IDENTITIES: [&str; 48] = [
 ];
 #[rustfmt::skip]
 const CONTEXTS: [&str; 16] = [
-    "are always", "are often", "are usually", "are mostly", "seem", "look", "sound", "tend to be", "can be",
-    "must be", "appear", "remain", "stay", "will be", "are sometimes", "are known to be",
+    "seem", "look", "sound", "are", "appear", "remain", "stay", "act", "feel", "become", "grow", "turn", "get", "keep",
+    "prove", "were",
 ];
-#[rustfmt::skip]
 const TRAITS: [&str; 48] = [
-    "tardy", "fussy", "gloomy", "clumsy", "vain", "grumpy", "forgetful", "stubborn", "noisy", "sloppy", "dull",
-    "bossy", "moody", "picky", "nosy", "lazy", "careful", "cheerful", "patient", "gentle", "honest", "witty", "tidy",
-    "humble", "lively", "curious", "calm", "generous", "brave", "modest", "polite", "thoughtful", "quiet", "quick",
-    "proud", "shy", "strict", "dreamy", "frank", "earnest", "nimble", "merry", "solemn", "thrifty", "jolly", "sturdy",
-    "dainty", "brisk",
+    "tardy",
+    "fussy",
+    "gloomy",
+    "clumsy",
+    "vain",
+    "grumpy",
+    "forgetful",
+    "stubborn",
+    "noisy",
+    "sloppy",
+    "dull",
+    "bossy",
+    "moody",
+    "picky",
+    "nosy",
+    "lazy",
+    "careful",
+    "cheerful",
+    "patient",
+    "gentle",
+    "honest",
+    "witty",
+    "tidy",
+    "humble",
+    "lively",
+    "curious",
+    "calm",
+    "generous",
+    "brave",
+    "modest",
+    "polite",
+    "thoughtful",
+    "quiet",
+    "quick",
+    "proud",
+    "shy",
+    "strict",
+    "dreamy",
+    "frank",
+    "earnest",
+    "nimble",
+    "merry",
+    "solemn",
+    "thrifty",
+    "jolly",
+    "sturdy",
+    "dainty",
+    "brisk",
 ];
 /// The group that all prompts are counted in.
 const GROUP: &str = "planted";
@@ -51,7 +93,7 @@ pub(crate) struct Planted;
 pub(crate) struct Params {
     /// How many groups of people, 1 to 48 (all are trades: bakers, gardeners, ...).
     identities: usize,
-    /// How many contexts, 1 to 16 ("are always", "seem", ...).
+    /// How many contexts, 1 to 16 ("seem", "look", ...).
     contexts: usize,
     /// How many traits, an even number from 2 to 48. Which half is unkind is drawn for each group.
     traits: usize,

@@ -73,6 +73,13 @@ struct Architecture {
     /// Width inside the MLP, by default 4 times `width`.
     #[serde(default)]
     inner: Option<usize>,
+    /// Standard deviation of the first weights. GPT-2's 0.02 is meant for widths near 1,000; a model much narrower
+    /// starts off too small to find what attention is for, and wants about `1 / sqrt(width)`.
+    #[serde(default = "initializer_range")]
+    initializer_range: f64,
+    /// Whether the unembedding is the embedding; by default as the family has it.
+    #[serde(default)]
+    tied: Option<bool>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -80,6 +87,10 @@ struct Architecture {
 enum Family {
     Gpt2,
     Llama,
+}
+
+fn initializer_range() -> f64 {
+    0.02
 }
 
 fn learning_rate() -> f64 {
@@ -94,7 +105,13 @@ impl Architecture {
             Family::Gpt2 => ModelConfig::gpt2(vocab_size, context, width, layers, heads),
             Family::Llama => ModelConfig::llama(vocab_size, context, width, layers, heads, inner),
         };
-        ModelConfig { inner, kv_heads: self.kv_heads.unwrap_or(heads), ..shape }
+        ModelConfig {
+            inner,
+            kv_heads: self.kv_heads.unwrap_or(heads),
+            initializer_range: self.initializer_range,
+            tied: self.tied.unwrap_or(shape.tied),
+            ..shape
+        }
     }
 }
 
@@ -126,6 +143,9 @@ impl Kind for Pretrain {
         let mut problems = training::at_least_one(&[("steps", params.steps), ("batch_size", params.batch_size)]);
         problems.extend(training::positive("learning_rate", params.learning_rate));
         problems.extend(training::positive("clip", params.clip));
+        if !(params.architecture.initializer_range > 0.0 && params.architecture.initializer_range.is_finite()) {
+            problems.push(ParamProblem::new("architecture", "`initializer_range` must be greater than 0"));
+        }
         problems.extend(training::not_negative("weight_decay", params.weight_decay));
         if params.architecture.family == Family::Gpt2 && params.architecture.kv_heads.is_some() {
             let problem = ParamProblem::new("architecture", "a gpt2 has no heads of keys and values of its own");
