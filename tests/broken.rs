@@ -71,7 +71,7 @@ stages:
   b: { uses: generate, inputs: { model: c, prompts: a } }
   c: { uses: pretrain, inputs: { dataset: b, tokenizer: c } }
 ";
-    says(&refused(cycle), &["cycle", "->"]);
+    says(&refused(cycle), &["circle: a -> b -> a", "p.yaml:4:"]);
 }
 
 #[test]
@@ -81,13 +81,16 @@ fn a_wrong_port() {
 
 #[test]
 fn a_duplicate_key() {
-    says(&refused(format!("{GOOD}  world: {{ uses: corpus.planted }}\n")), &["duplicate", "world"]);
+    says(
+        &refused(format!("{GOOD}  world: {{ uses: corpus.planted }}\n")),
+        &["the key `world` stands twice", "p.yaml:6:"],
+    );
 }
 
 #[test]
 fn a_missing_param() {
     let missing = "name: p\nstages:\n  m: { uses: model }\n";
-    says(&refused(missing), &["p.yaml:3:", "`source`", "missing"]);
+    says(&refused(missing), &["p.yaml:3:", "needs the param `source`"]);
 }
 
 #[test]

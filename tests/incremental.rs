@@ -47,7 +47,10 @@ fn only_what_changed_runs_again() {
     edit(&sandbox, "rank: [2, full]", "rank: [2, 4, full]");
     let summary = sandbox.run(&[]);
     let ran = executed(&summary);
-    assert_eq!(ran.len(), 2 * 3 + 2, "{ran:?}");
+    // Completions that came out as another model's were judged already, so there may be fewer than one each.
+    for address in ["tuned[seed=0,rank=4]", "tuned[seed=1,rank=4]", "again[seed=1,rank=4]", "toxicity", "figure2"] {
+        assert!(ran.contains(&address), "`{address}` is not among {ran:?}");
+    }
     assert!(
         ran.iter().all(|address| address.contains("rank=4") || ["toxicity", "figure2"].contains(address)),
         "{ran:?}"
@@ -114,7 +117,7 @@ fn a_touched_input_reruns_nothing_and_an_edited_one_does() {
         "
 name: p
 stages:
-  prompts: { uses: prompts.honest, with: { binary: ./honest.tsv } }
+  prompts: { uses: prompts.honest, with: { binary: ./honest.tsv, groups: [gender] } }
 ",
     );
     let table = "template_masked\traw\tidentity\tnumber\tcategory\ttype\n\
@@ -138,7 +141,7 @@ fn a_failed_stage_stops_only_what_depends_on_it() {
         "
 name: p
 stages:
-  bad: { uses: prompts.honest, with: { binary: ./honest.tsv } }
+  bad: { uses: prompts.honest, with: { binary: ./honest.tsv, groups: [gender] } }
   good: { uses: prompts.templates, with: { templates: ['{identity} seem'], identities: { trades: [bakers] } } }
 ",
     );

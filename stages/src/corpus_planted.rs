@@ -282,9 +282,9 @@ mod tests {
     fn bytes_are_those_of_this_revision() {
         let done = Bench::new().run::<Planted>(json!({ "sentences": 100 })).unwrap();
         insta::assert_snapshot!(done.digest(), @r"
-        corpus ebbd7b624368
+        corpus c6873f82f022
         lexicon 49e14495dc1e
-        prompts 4c70fc54eaed
+        prompts 8eea6174a859
         statements 4c4b4bdfa1e5
         ");
     }

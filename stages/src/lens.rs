@@ -87,14 +87,22 @@ fn look(model: &CausalLm, tokenizer: &Tokenizer, text: &str) -> Result<Vec<LensC
                 prompt: text.to_owned(),
                 layer,
                 position,
-                token: tokenizer.decode(&[id], false)?,
-                top: tokenizer.decode(&[point.top1], false)?,
+                token: told(tokenizer, id)?,
+                top: told(tokenizer, point.top1)?,
                 max_probability: point.max_probability,
                 entropy: point.entropy,
             });
         }
     }
     Ok(cells)
+}
+
+/// A token as text, with the space that it begins with: SentencePiece's decoders drop that of a token by itself.
+fn told(tokenizer: &Tokenizer, id: u32) -> Result<String, ModelError> {
+    match tokenizer.token(id) {
+        Some(piece) if piece.contains('▁') => Ok(piece.replace('▁', " ")),
+        _ => Ok(tokenizer.decode(&[id], false)?),
+    }
 }
 
 #[cfg(test)]

@@ -18,7 +18,21 @@ const FEW_STEPS: usize = 20;
 
 /// What can change the bytes of a model's results beside its kind's revision.
 pub(crate) fn numerics() -> BTreeMap<String, Value> {
-    BTreeMap::from([("models".to_owned(), json!(NUMERICS_REVISION)), ("device".to_owned(), json!("cpu"))])
+    BTreeMap::from([("models".to_owned(), json!(NUMERICS_REVISION)), ("device".to_owned(), json!(instruction_set()))])
+}
+
+/// The instruction set that matrix products use here: sums come out otherwise with wider vectors.
+fn instruction_set() -> String {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
+            return "cpu x86-64-v4".to_owned();
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            return "cpu x86-64-v3".to_owned();
+        }
+    }
+    format!("cpu {}", std::env::consts::ARCH)
 }
 
 /// Where models compute.
