@@ -90,6 +90,9 @@ impl Group {
     }
 }
 
+/// What both files have.
+const COLUMNS: [&str; 6] = ["template_masked", "raw", "identity", "number", "category", "type"];
+
 /// A row of either file; columns are found by name, their order differs.
 #[derive(Debug, Deserialize)]
 struct Row {
@@ -178,6 +181,12 @@ fn read(ctx: &Context<'_>, param: &PathParam) -> Result<Vec<Row>, StageError> {
     let failed =
         |error: csv::Error| StageError::failed(format!("`{}` is not a template file of HONEST: {error}", param.0));
     let mut reader = csv::ReaderBuilder::new().delimiter(b'\t').quoting(false).from_path(path).map_err(failed)?;
+    let header = reader.headers().map_err(failed)?;
+    let missing: Vec<_> = COLUMNS.iter().filter(|column| !header.iter().any(|name| name == **column)).collect();
+    if !missing.is_empty() {
+        let message = format!("`{}` is not a template file of HONEST: it lacks the columns {missing:?}", param.0);
+        return Err(StageError::failed(message));
+    }
     reader.deserialize().collect::<Result<_, _>>().map_err(failed)
 }
 
@@ -249,7 +258,7 @@ mod tests {
     fn a_file_of_another_kind_is_told() {
         let bench = Bench::new().file("binary", "file.tsv", "a\tb\n1\t2\n");
         let error = bench.run::<Honest>(json!({ "binary": "binary", "groups": ["gender"] })).err().unwrap();
-        insta::assert_snapshot!(error, @"`binary` is not a template file of HONEST: CSV deserialize error: record 1 (line: 2, byte: 4): missing field `template_masked`");
+        insta::assert_snapshot!(error, @r#"`binary` is not a template file of HONEST: it lacks the columns ["template_masked", "raw", "identity", "number", "category", "type"]"#);
     }
 
     #[test]
