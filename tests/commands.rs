@@ -26,7 +26,7 @@ fn kinds_tell_their_ports_and_params() {
         assert!(all.lines().any(|line| line == name), "`{name}` is missing in:\n{all}");
     }
     let one = sandbox.call(&["kinds", "finetune"]).ok().stdout;
-    for word in ["rank", "learning_rate", "model: model"] {
+    for word in ["rank", "learning_rate", "model: model", "modules: list of string | null"] {
         assert!(one.contains(word), "`{word}` is missing in:\n{one}");
     }
     sandbox.call(&["kinds", "nothing"]).code(2);

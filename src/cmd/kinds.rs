@@ -102,9 +102,12 @@ fn shape(schema: &Value) -> String {
         return any.iter().map(shape).collect::<Vec<_>>().join(" | ");
     }
     match &schema["type"] {
-        Value::String(name) if name == "array" => format!("list of {}", shape(&schema["items"])),
-        Value::String(name) => name.clone(),
-        Value::Array(names) => names.iter().map(word).collect::<Vec<_>>().join(" | "),
+        Value::String(name) => named(name, schema),
+        Value::Array(names) => names.iter().map(|name| named(word(name), schema)).collect::<Vec<_>>().join(" | "),
         _ => "any".to_owned(),
     }
+}
+
+fn named(name: &str, schema: &Value) -> String {
+    if name == "array" { format!("list of {}", shape(&schema["items"])) } else { name.to_owned() }
 }
