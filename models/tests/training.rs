@@ -389,6 +389,27 @@ fn bytes_do_not_depend_on_the_thread_count() {
     assert!(one.0 == three.0, "weights differ");
 }
 
+/// Sums over as many values (4.3 million) as burn's CPU backend shares among threads, by family.
+#[test]
+fn bytes_of_large_sums_do_not_depend_on_the_thread_count() {
+    for config in [ModelConfig::gpt2(64, 128, 512, 1, 4), ModelConfig::llama(64, 128, 512, 1, 4, 512)] {
+        let run = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| {
+                let model = CausalLm::random(config.clone(), 5, &Device::flex()).unwrap();
+                let ids = |at: u32| (0..128).map(|i| (i * 31 + at * 17) % 64).collect();
+                let examples: Vec<Example> = (0..66).map(|at| Example { ids: ids(at), loss_from: 0 }).collect();
+                let config = TrainConfig { length: Length::Steps(1), micro_batch: 66, ..TrainConfig::default() };
+                let (tuned, report) = train(model, &examples, &config, silent).unwrap();
+                (tuned.tensors(), report)
+            })
+        };
+        let (one, two) = (run(1), run(2));
+        assert_eq!(one.1, two.1);
+        assert!(one.0 == two.0, "weights of a {} differ", config.family.name());
+    }
+}
+
 #[test]
 fn padding_and_the_prompt_do_not_enter_the_loss() {
     let model = base("gpt2");
