@@ -1,11 +1,8 @@
 //! `palinode logs`: what a stage said when its result was made, or when it last failed.
 
-use std::fs;
+use std::{collections::BTreeSet, fs};
 
-use palinode_engine::{
-    execute::failed_dir,
-    plan::{Decision, PlanOptions, plan as make_plan},
-};
+use palinode_engine::{execute::failed_dir, plan::Decision};
 
 use crate::{
     cli::Logs,
@@ -17,8 +14,7 @@ pub(crate) fn logs(args: &Logs) -> Result<Exit, Failure> {
     let graph = super::pipeline(&args.pipeline)?;
     let selection = super::selection(&graph, std::slice::from_ref(&args.stage))?;
     let cache = super::cache(&args.pipeline)?;
-    let plan = make_plan(&graph, &selection, &cache, &PlanOptions::default())
-        .map_err(|error| Failure::usage(error.to_string()))?;
+    let plan = super::planned(&graph, &selection, &cache, BTreeSet::new())?;
     let wanted = super::instances(&graph, &args.stage)?;
     let mut text = String::new();
     for node in plan.nodes.iter().filter(|node| wanted.contains(&node.node)) {

@@ -17,6 +17,7 @@ use std::{
 use palinode_cache::Cache;
 use palinode_engine::{
     graph::Graph,
+    plan::{Plan, PlanOptions, plan as make_plan},
     registry::Registry,
     select::{SelectError, Selection},
     spec::{Overrides, load},
@@ -86,6 +87,11 @@ fn open(root: &Path) -> Result<Cache, Failure> {
 /// `name` in the folder of `file`.
 fn beside(file: &Path, name: &str) -> PathBuf {
     file.parent().unwrap_or(Path::new("")).join(name)
+}
+
+/// What a run would do.
+fn planned(graph: &Graph, selection: &Selection, cache: &Cache, force: BTreeSet<String>) -> Result<Plan, Failure> {
+    make_plan(graph, selection, cache, &PlanOptions { force }).map_err(|error| Failure::usage(error.to_string()))
 }
 
 /// Stages that `--force` names must exist.

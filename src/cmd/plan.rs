@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use palinode_engine::plan::{Decision, Plan, PlanOptions, plan as make_plan};
+use palinode_engine::plan::{Decision, Plan};
 
 use crate::{
     cli::{self, Format},
@@ -13,9 +13,8 @@ use crate::{
 pub(crate) fn plan(args: &cli::Plan) -> Result<Exit, Failure> {
     let graph = super::pipeline(&args.pipeline)?;
     let selection = super::selection(&graph, &args.targets)?;
-    let options = PlanOptions { force: super::force(&graph, &args.force)? };
-    let plan = make_plan(&graph, &selection, &super::cache(&args.pipeline)?, &options)
-        .map_err(|error| Failure::usage(error.to_string()))?;
+    let force = super::force(&graph, &args.force)?;
+    let plan = super::planned(&graph, &selection, &super::cache(&args.pipeline)?, force)?;
     match args.format {
         Format::Json => out(&format!("{:#}\n", serde_json::json!(plan))),
         Format::Text => out(&text(&plan)),

@@ -1,8 +1,8 @@
 //! `palinode status`: one line a stage.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeSet, fmt::Write as _};
 
-use palinode_engine::plan::{Decision, PlanNode, PlanOptions, plan as make_plan};
+use palinode_engine::plan::{Decision, PlanNode};
 use serde_json::json;
 
 use crate::{
@@ -24,8 +24,7 @@ struct Line {
 pub(crate) fn status(args: &Status) -> Result<Exit, Failure> {
     let graph = super::pipeline(&args.pipeline)?;
     let selection = super::selection(&graph, &[])?;
-    let plan = make_plan(&graph, &selection, &super::cache(&args.pipeline)?, &PlanOptions::default())
-        .map_err(|error| Failure::usage(error.to_string()))?;
+    let plan = super::planned(&graph, &selection, &super::cache(&args.pipeline)?, BTreeSet::new())?;
     let mut lines: Vec<(String, Line)> = Vec::new();
     for node in &plan.nodes {
         let stage = &graph.instance(node.node).address.stage;
