@@ -102,7 +102,12 @@ impl<'a> Context<'a> {
     /// [`StageError::Cancelled`].
     pub fn progress(&self, done: usize, total: usize, unit: &'static str) -> Result<(), StageError> {
         self.reporter.progress(done as u64, total as u64, unit);
-        if self.cancelled.load(Ordering::Relaxed) { Err(StageError::Cancelled) } else { Ok(()) }
+        if self.is_cancelled() { Err(StageError::Cancelled) } else { Ok(()) }
+    }
+
+    /// Whether the job is to stop now; for kinds that wait on something instead of reporting progress.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Relaxed)
     }
 
     /// Adds a line to the stage's log.

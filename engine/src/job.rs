@@ -27,6 +27,9 @@ pub struct Job {
     pub scratch: PathBuf,
     /// CPUs that the job may keep busy.
     pub cpus: usize,
+    /// Ids of the GPUs that are this job's alone while it runs.
+    #[serde(default)]
+    pub gpus: Vec<usize>,
 }
 
 /// What arrives at a port.

@@ -136,6 +136,7 @@ impl Task {
             inputs: self.inputs.clone(),
             scratch: scratch.path().to_owned(),
             cpus: self.cpus,
+            gpus: Vec::new(),
         }
     }
 

@@ -108,6 +108,7 @@ impl Bench {
             inputs: self.inputs,
             scratch: self.dir.path().join("scratch"),
             cpus: self.cpus,
+            gpus: Vec::new(),
         };
         let cancelled = AtomicBool::new(false);
         let ctx = Context::new(&job, &Silent, &cancelled);
