@@ -130,7 +130,31 @@ mod tests {
         all
     }
 
+    /// The same value with the fields of every object in the opposite order.
+    fn reversed(value: &Value) -> Value {
+        match value {
+            Value::Array(items) => items.iter().map(reversed).collect(),
+            Value::Object(fields) => fields.iter().rev().map(|(name, value)| (name.clone(), reversed(value))).collect(),
+            scalar => scalar.clone(),
+        }
+    }
+
+    /// As many random cases as `PROPTEST_CASES` says; else a small dose.
+    fn cases() -> ProptestConfig {
+        let given = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+        ProptestConfig::with_cases(given.unwrap_or(500))
+    }
+
     proptest! {
+        #![proptest_config(cases())]
+
+        #[test]
+        fn the_order_of_fields_does_not_count(parts in arbitrary()) {
+            let value = serde_json::to_value(&parts).unwrap();
+            let again: KeyParts = serde_json::from_value(reversed(&value)).unwrap();
+            prop_assert_eq!(again.key(), parts.key());
+        }
+
         #[test]
         fn any_change_gives_another_key(parts in arbitrary()) {
             for (what, changed) in mutations(&parts) {

@@ -166,6 +166,8 @@ fn queue(graph: &Graph, plan: &Plan, options: &RunOptions) -> ReadyQueue {
 }
 
 #[cfg(test)]
+mod random;
+#[cfg(test)]
 mod tests;
 
 enum Message {

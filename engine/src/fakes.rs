@@ -284,9 +284,23 @@ pub(crate) struct Place {
     pub(crate) cache: Cache,
 }
 
+/// As many random cases as `PROPTEST_CASES` says; else this small dose.
+pub(crate) fn cases(small: u32) -> proptest::test_runner::Config {
+    let given = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    proptest::test_runner::Config::with_cases(given.unwrap_or(small))
+}
+
 impl Place {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::in_folder(tempfile::tempdir().unwrap())
+    }
+
+    /// In memory where that can be had: for many small runs, whose syncs would take most of the time.
+    pub(crate) fn quick() -> Self {
+        Self::in_folder(tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap())
+    }
+
+    fn in_folder(dir: tempfile::TempDir) -> Self {
         let cache = Cache::open(&dir.path().join(".palinode")).unwrap();
         Self { dir, cache }
     }

@@ -249,7 +249,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(200))]
+        #![proptest_config(crate::fakes::cases(200))]
 
         /// Whatever the graph: order respects edges, resources are never exceeded, exactly the tasks behind a
         /// failure are blocked, and all others end.

@@ -113,7 +113,7 @@ fn toy() -> impl Strategy<Value = Toy> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(crate::fakes::cases(500))]
 
     #[test]
     fn points_are_those_of_the_rules(toys in prop::collection::vec(toy(), 1..6)) {
