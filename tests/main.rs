@@ -7,5 +7,6 @@ mod commands;
 mod crash;
 mod incremental;
 mod mini;
+mod reliability;
 mod same_bytes;
 mod support;

@@ -97,7 +97,8 @@ pub(crate) fn refuse(path: impl Into<PathBuf>, refusal: Refusal) -> CacheError {
     CacheError::Refused { path: path.into(), refusal }
 }
 
-fn reason(error: &io::Error) -> String {
+/// The system's error in words that say what to do; for messages that tell the file themselves.
+pub fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::StorageFull => "the disk is full; free some space, or put the cache on another disk".to_owned(),
         io::ErrorKind::QuotaExceeded => "the disk quota is used up; free some space".to_owned(),

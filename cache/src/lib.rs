@@ -52,7 +52,7 @@ mod tree;
 
 pub use cache::Cache;
 pub use digest::{Blob, BlobDigest, Digest, DigestError, DigestKind, Key, StageKey, Tree, TreeDigest};
-pub use error::{CacheError, Refusal};
+pub use error::{CacheError, Refusal, reason};
 pub use external::External;
 pub use key::{KeyParts, PortContent, Row};
 pub use locks::KeyLock;

@@ -74,7 +74,7 @@ pub enum RunError {
     #[error(transparent)]
     Cache(#[from] CacheError),
     /// The run's log can't be written.
-    #[error("can't write the run's log: {0}")]
+    #[error("can't write the run's log: {}", palinode_cache::reason(.0))]
     Log(io::Error),
     /// Figures can't be published.
     #[error(transparent)]
@@ -412,7 +412,12 @@ impl Dispatcher<'_> {
 
     fn tell(&mut self, event: &Event) -> Result<(), RunError> {
         (self.on_event)(event);
-        self.log.as_mut().map_or(Ok(()), |log| log.append(event)).map_err(RunError::Log)
+        // The log tells, it decides nothing: what is done is not thrown away because the disk is full.
+        if let Some(Err(error)) = self.log.as_mut().map(|log| log.append(event)) {
+            tracing::warn!(reason = palinode_cache::reason(&error), "the run's log is not written on");
+            self.log = None;
+        }
+        Ok(())
     }
 
     /// Each instance that has a result, with it.

@@ -34,7 +34,7 @@ pub struct PublishedFile {
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
     /// The output folder can't be read or written.
-    #[error("can't publish {}: {source}", path.display())]
+    #[error("can't publish {}: {}", path.display(), palinode_cache::reason(source))]
     Io {
         /// The file.
         path: PathBuf,

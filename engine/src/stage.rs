@@ -186,7 +186,7 @@ pub enum StageError {
     #[error("{0}")]
     Failed(String),
     /// A file could not be read or written.
-    #[error("{path}: {source}")]
+    #[error("{}: {}", path.display(), palinode_cache::reason(source))]
     Io {
         /// The file.
         path: std::path::PathBuf,
