@@ -3,6 +3,7 @@
 
 use std::{
     fs::{self, File, FileTimes, Permissions},
+    io::{self, Write as _},
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -33,7 +34,7 @@ impl Disk {
         mount.args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(&at).stderr(Stdio::null());
         let mounted = mount.status().is_ok_and(|status| status.success());
         if !mounted {
-            eprintln!("skipped: a file system can't be mounted here");
+            let _ = writeln!(io::stderr(), "skipped: a file system can't be mounted here");
         }
         mounted.then_some(Self(at))
     }
