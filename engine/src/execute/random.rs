@@ -7,7 +7,11 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::fakes::{Pipe, Place, cases};
+use crate::{
+    event::Outcome,
+    fakes::{Pipe, Place, cases},
+    graph::Missing,
+};
 
 /// One instance: its text, what it does with it, and which earlier ones it reads.
 #[derive(Debug, Clone)]

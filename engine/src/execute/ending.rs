@@ -1,0 +1,141 @@
+//! What follows when an instance ends: what is told, what becomes ready, what is blocked; and the run's summary.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, atomic::Ordering},
+};
+
+use palinode_cache::{Record, StageKey};
+use petgraph::graph::NodeIndex;
+
+use super::{Dispatcher, RunError};
+use crate::{
+    event::{Event, NodeOutcome, Outcome, RunSummary},
+    perform::{NoResult, Performed},
+    plan::Settled,
+    ready::TaskId,
+};
+
+impl Dispatcher<'_> {
+    pub(super) fn ended(&mut self, id: TaskId, result: Result<Performed, NoResult>) -> Result<(), RunError> {
+        let key = self.waiting.remove(&id).map(|(_, identity)| identity.key);
+        let same = key.and_then(|key| self.same.remove(&key)).unwrap_or_default();
+        let mut ready = Vec::new();
+        match result {
+            Ok(Performed { record, seconds }) => {
+                ready.extend(self.succeeded(id, record.clone(), seconds)?);
+                for id in same {
+                    ready.extend(self.succeeded(id, record.clone(), None)?);
+                }
+            }
+            Err(NoResult::Cancelled) => {
+                for id in std::iter::once(id).chain(same) {
+                    self.cancelled(id)?;
+                    self.queue.end(id, false);
+                }
+            }
+            Err(NoResult::Failed { message, kept }) => {
+                let first = self.plan.nodes[id].address.clone();
+                ready.extend(self.failed(id, key, message.clone(), kept)?);
+                for id in same {
+                    ready.extend(self.failed(id, key, format!("the same result as {first}: {message}"), None)?);
+                }
+            }
+        }
+        if !self.options.cancelled.load(Ordering::Relaxed) {
+            self.settle_ready(ready)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn succeeded(
+        &mut self,
+        id: TaskId,
+        record: Arc<Record>,
+        ran: Option<f64>,
+    ) -> Result<Vec<TaskId>, RunError> {
+        let node = &self.plan.nodes[id];
+        let (address, key) = (node.address.clone(), record.key);
+        let (outcome, event) = match ran {
+            Some(seconds) => {
+                let summary = record.summary.clone();
+                (Outcome::Executed, Event::StageFinished { address: address.clone(), key, seconds, summary })
+            }
+            None => (Outcome::Cached, Event::StageCached { address: address.clone(), key }),
+        };
+        if node.last != Some(key) && !self.cache.is_read_only() {
+            self.cache.set_last(&self.graph.pipeline, &address, &key)?;
+        }
+        self.planner.settle(node.node, Settled::Done(record));
+        self.outcomes[id] = Some(NodeOutcome { address, key: Some(key), outcome, seconds: ran.unwrap_or(0.0) });
+        self.tell(&event)?;
+        let next = self.queue.end(id, true);
+        Ok(next.ready)
+    }
+
+    fn failed(
+        &mut self,
+        id: TaskId,
+        key: Option<StageKey>,
+        message: String,
+        kept: Option<PathBuf>,
+    ) -> Result<Vec<TaskId>, RunError> {
+        let address = self.plan.nodes[id].address.clone();
+        self.tell(&Event::StageFailed { address: address.clone(), message: message.clone(), kept })?;
+        self.no_result(id, key, Outcome::Failed(message));
+        let next = self.queue.end(id, false);
+        for (blocked, _) in next.blocked {
+            let by = address.clone();
+            self.tell(&Event::StageBlocked { address: self.plan.nodes[blocked].address.clone(), by: by.clone() })?;
+            self.no_result(blocked, None, Outcome::Blocked(by));
+        }
+        Ok(next.ready)
+    }
+
+    pub(super) fn cancelled(&mut self, id: TaskId) -> Result<(), RunError> {
+        self.tell(&Event::StageCancelled { address: self.plan.nodes[id].address.clone() })?;
+        self.no_result(id, None, Outcome::Cancelled);
+        Ok(())
+    }
+
+    fn no_result(&mut self, id: TaskId, key: Option<StageKey>, outcome: Outcome) {
+        let node = &self.plan.nodes[id];
+        self.planner.settle(node.node, Settled::Failed);
+        self.outcomes[id] = Some(NodeOutcome { address: node.address.clone(), key, outcome, seconds: 0.0 });
+    }
+
+    /// Nothing runs and nothing can start: what is left was not begun because the run was cancelled.
+    pub(super) fn cancel_rest(&mut self) -> Result<(), RunError> {
+        for id in 0..self.outcomes.len() {
+            if self.outcomes[id].is_none() {
+                self.cancelled(id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Each instance that has a result, with it.
+    pub(super) fn results(&self) -> Vec<(NodeIndex, Arc<Record>)> {
+        let result = |node: NodeIndex| match self.planner.settled(node) {
+            Some(Settled::Done(record)) => Some((node, record.clone())),
+            _ => None,
+        };
+        self.plan.nodes.iter().filter_map(|node| result(node.node)).collect()
+    }
+
+    pub(super) fn summary(&mut self, run: String) -> RunSummary {
+        let nodes: Vec<NodeOutcome> = self.outcomes.iter_mut().filter_map(Option::take).collect();
+        let mut summary = RunSummary { run, pipeline: self.graph.pipeline.clone(), ..RunSummary::default() };
+        for node in &nodes {
+            *match node.outcome {
+                Outcome::Executed => &mut summary.executed,
+                Outcome::Cached => &mut summary.cached,
+                Outcome::Failed(_) => &mut summary.failed,
+                Outcome::Blocked(_) => &mut summary.blocked,
+                Outcome::Cancelled => &mut summary.cancelled,
+            } += 1;
+        }
+        summary.nodes = nodes;
+        summary
+    }
+}

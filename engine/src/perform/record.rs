@@ -1,0 +1,101 @@
+//! The record of a result: made, compared with an earlier one, published.
+
+use std::{fs, io, path::PathBuf, sync::Arc};
+
+use palinode_cache::{Execution, Published, Record, Scratch};
+
+use super::{NoResult, Performed, Task, Took, failed_dir};
+use crate::{
+    job::{Job, JobReport},
+    plan::lost,
+    stage::Determinism,
+    stage_log::StageLog,
+};
+
+impl Task {
+    pub(super) fn record(
+        &self,
+        report: JobReport,
+        scratch: &Scratch,
+        job: &Job,
+        log: &StageLog,
+        took: Took,
+    ) -> Result<Performed, NoResult> {
+        self.inputs_unchanged(job)?;
+        let outputs = self.outputs(&report, scratch, job)?;
+        let record = Record {
+            format: Record::FORMAT,
+            key: self.identity.key,
+            parts: self.identity.parts.clone(),
+            sources: self.identity.sources.clone(),
+            outputs,
+            summary: report.summary,
+            log: self.cache.put_bytes(log.text().as_bytes())?,
+            execution: self.execution(&took),
+        };
+        let record = self.publish(record, log)?;
+        // What an earlier failure left would only mislead now.
+        if let Err(error) = fs::remove_dir_all(failed_dir(self.cache.root(), &self.address))
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%error, "can't remove what an earlier failure left");
+        }
+        Ok(Performed { record: Arc::new(record), seconds: Some(took.seconds) })
+    }
+
+    fn execution(&self, took: &Took) -> Execution {
+        let uname = rustix::system::uname();
+        let determinism = match self.kind.determinism() {
+            Determinism::Bitwise => "bitwise",
+            Determinism::PerDevice => "per_device",
+            Determinism::Observed => "observed",
+        };
+        let device = self.identity.parts.numerics.get("device").and_then(|device| device.as_str()).unwrap_or("cpu");
+        let place = |(param, path): (&String, &PathBuf)| (param.clone(), path.display().to_string());
+        Execution {
+            host: uname.nodename().to_string_lossy().into_owned(),
+            os: std::env::consts::OS.to_owned(),
+            arch: std::env::consts::ARCH.to_owned(),
+            palinode: env!("CARGO_PKG_VERSION").to_owned(),
+            git: None,
+            determinism: determinism.to_owned(),
+            device: device.to_owned(),
+            started: took.started,
+            seconds: took.seconds,
+            // The peak of a process that runs several stages says little about one of them.
+            peak_memory_mib: None,
+            places: self.paths.iter().map(place).collect(),
+            address: self.address.clone(),
+        }
+    }
+
+    /// Publishes `record`. An earlier record with the same bytes stays; one with other bytes gives way, which is told.
+    fn publish(&self, record: Record, log: &StageLog) -> Result<Record, NoResult> {
+        // Another process may publish between our forgetting the old record and publishing the new one.
+        for _ in 0..3 {
+            let Published::Existed(old) = self.cache.publish(&record)? else { return Ok(record) };
+            let whole = lost(&old, &self.cache)?.is_empty();
+            if old.outputs == record.outputs {
+                if whole {
+                    return Ok(*old);
+                }
+            } else {
+                let kind = self.kind.name();
+                let ports: Vec<_> =
+                    record.outputs.iter().filter(|(port, tree)| old.outputs.get(*port) != Some(tree)).collect();
+                let ports = ports.iter().map(|(port, _)| format!("`{port}`")).collect::<Vec<_>>().join(", ");
+                let observed = self.kind.determinism() == Determinism::Observed;
+                if observed && whole {
+                    log.tell(format!(
+                        "{ports} came out differently; `{kind}` promises no more, and what came first stands"
+                    ));
+                    return Ok(*old);
+                }
+                let promise = if observed { "" } else { ": NOT REPRODUCIBLE, though the kind promises the same bytes" };
+                log.tell(format!("{ports} of `{kind}` came out differently than before with the same inputs{promise}"));
+            }
+            self.cache.forget(&record.key)?;
+        }
+        Err(NoResult::failed("its earlier record can't be replaced"))
+    }
+}
