@@ -15,6 +15,7 @@ use tempfile::NamedTempFile;
 use crate::{
     Digest, durable,
     error::{CacheError, io},
+    results::ResultIndex,
     scratch::{self, Session},
     stat_index::StatIndex,
 };
@@ -38,6 +39,7 @@ struct Inner {
     root: PathBuf,
     read_only: bool,
     index: StatIndex,
+    results: ResultIndex,
     session: Mutex<Option<Arc<Session>>>,
 }
 
@@ -68,8 +70,10 @@ impl Cache {
     }
 
     fn new(root: PathBuf, read_only: bool) -> Self {
-        let index = StatIndex::new(root.join("index").join(format!("{}.stat", host())), read_only);
-        Self { inner: Arc::new(Inner { root, read_only, index, session: Mutex::default() }) }
+        let (host, dir) = (host(), root.join("index"));
+        let index = StatIndex::new(dir.join(format!("{host}.stat")), read_only);
+        let results = ResultIndex::new(dir.join(format!("{host}.results")), read_only);
+        Self { inner: Arc::new(Inner { root, read_only, index, results, session: Mutex::default() }) }
     }
 
     /// The same folder, as if it could not be written.
@@ -103,6 +107,10 @@ impl Cache {
 
     pub(crate) fn index(&self) -> &StatIndex {
         &self.inner.index
+    }
+
+    pub(crate) fn results(&self) -> &ResultIndex {
+        &self.inner.results
     }
 
     pub(crate) fn writable(&self) -> Result<(), CacheError> {
@@ -157,9 +165,7 @@ fn read_format(root: &Path) -> Result<bool, CacheError> {
 
 /// Folders may be deleted at any time by hand, so they are made again at each start; the rest only once.
 fn make_layout(root: &Path, found: bool) -> Result<(), CacheError> {
-    if !found {
-        refuse_foreign(root)?;
-    }
+    let found = found || is_made_meanwhile(root)?;
     for name in FOLDERS {
         let dir = root.join(name);
         fs::create_dir_all(&dir).map_err(io("make the folder", &dir))?;
@@ -175,6 +181,21 @@ fn make_layout(root: &Path, found: bool) -> Result<(), CacheError> {
         file.persist(&path).map_err(|error| io("write", &path)(error.error))?;
     }
     Ok(())
+}
+
+/// Whether another process has made the cache since its `format` was not found; what that process has put into it by
+/// now (`runs`, say) must not count as foreign.
+fn is_made_meanwhile(root: &Path) -> Result<bool, CacheError> {
+    match refuse_foreign(root) {
+        Err(error @ CacheError::Foreign { .. }) => {
+            if read_format(root)? {
+                Ok(true)
+            } else {
+                Err(error)
+            }
+        }
+        refused => refused.map(|()| false),
+    }
 }
 
 /// A folder that holds anything else is not made a cache by a slip in a path.
@@ -235,6 +256,19 @@ mod tests {
         fs::write(dir.path().join(".gitignore"), "*\n").unwrap();
         Cache::open(dir.path()).unwrap();
         assert!(dir.path().join("format").exists());
+    }
+
+    #[test]
+    fn a_cache_made_and_used_since_the_first_look_is_no_foreign_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!read_format(dir.path()).unwrap());
+        // Another process is quicker, and has begun a run.
+        Cache::open(dir.path()).unwrap();
+        fs::create_dir(dir.path().join("runs")).unwrap();
+        make_layout(dir.path(), false).unwrap();
+        // While one that only looks like a cache stays what it is.
+        fs::remove_file(dir.path().join("format")).unwrap();
+        assert!(matches!(make_layout(dir.path(), false), Err(CacheError::Foreign { .. })));
     }
 
     #[test]

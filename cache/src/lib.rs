@@ -20,6 +20,7 @@
 //! | `records/ab/cdef...` | the record of a key; never replaced: the first wins | the same |
 //! | `places/ab/cdef.../*` | external places of a blob; verified like blobs | the place is asked for again |
 //! | `index/<host>.stat` | digests of files by their stat | files are hashed again |
+//! | `index/<host>.results` | what records come to, by the stat of their files | records are read again |
 //! | `pointers/ab/cdef...` | the key that an address had last | a miss is explained less well |
 //! | `locks/*` | empty files for `flock` | held locks lose their meaning, results don't |
 //! | `tmp/<pid>-<start>-*/` | scratch folders of a live process | its stages fail |
@@ -37,15 +38,19 @@ mod durable;
 pub mod encode;
 mod error;
 mod external;
+mod frames;
+mod hash;
 mod key;
 mod locks;
 mod places;
 mod pointers;
 mod record;
 mod records;
+mod results;
 mod scratch;
 mod stat;
 mod stat_index;
+mod stored;
 #[cfg(test)]
 mod testing;
 mod tree;
@@ -59,4 +64,5 @@ pub use locks::KeyLock;
 pub use record::{Execution, Record, RecordError, parse_record};
 pub use records::Published;
 pub use scratch::Scratch;
+pub use stored::{StoredFile, StoredOutput, StoredResult};
 pub use tree::{FileEntry, FileTree};

@@ -2,23 +2,28 @@
 
 use std::{
     fs::{self, File, Metadata},
-    io::{self, Read},
+    io,
     os::unix::fs::{FileTypeExt, MetadataExt},
     path::Path,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use crate::{
-    Blob, Digest, FileEntry,
+    FileEntry,
     error::{CacheError, Refusal, io, refuse},
+    hash,
 };
 
-/// Changes this close to the moment of looking can hide from a second look: the clocks of file systems are coarse.
-const RACY: i64 = 2_000_000_000;
-/// Large enough to keep all cores busy, small enough to stay in the processor's cache.
-const BUFFER: u64 = 4 << 20;
-/// Below this, starting threads costs more than it saves.
-const PARALLEL: usize = 256 << 10;
+/// Changes this close to the moment of looking can hide from a second look, as far as is known of any file system's
+/// clock (FAT counts in two seconds).
+const COARSE: i64 = 2_000_000_000;
+/// The same where times come from the kernel's clock, which ticks every 10 ms or faster, and are kept in nanoseconds:
+/// several ticks, to be on the safe side.
+const FINE: i64 = 50_000_000;
+/// Bytes of a stat in an index.
+pub(crate) const STAT: usize = 5 * 8;
+/// A file this large is worth waiting for until its stat can vouch for it: reading it again would take longer.
+const WORTH_WAITING: u64 = 64 << 20;
 const ATTEMPTS: usize = 3;
 
 /// What changes when a file does. Times are nanoseconds since 1970.
@@ -43,10 +48,55 @@ impl Stat {
         }
     }
 
-    /// Seen at `now`, might the file change later and still look the same? Also true for times in the future.
-    pub(crate) fn racy(&self, now: i64) -> bool {
-        self.mtime.max(self.ctime) > now.saturating_sub(RACY)
+    /// Seen at `now` at `path`, might the file change later and still look the same? Also true for times in the future.
+    pub(crate) fn racy(&self, now: i64, path: &Path) -> bool {
+        self.mtime.max(self.ctime) > now.saturating_sub(self.window(path))
     }
+
+    /// How long after a change another one may leave the same times.
+    fn window(&self, path: &Path) -> i64 {
+        // Where fractions of a second are dropped, no time has any.
+        if self.ctime % 1_000_000_000 != 0 && is_fine(self.dev, path) { FINE } else { COARSE }
+    }
+
+    pub(crate) fn to_bytes(self) -> [u8; STAT] {
+        let mut bytes = [0; STAT];
+        let numbers = [self.dev, self.ino, self.size, self.mtime as u64, self.ctime as u64];
+        for (slot, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+            slot.copy_from_slice(&number.to_le_bytes());
+        }
+        bytes
+    }
+
+    pub(crate) fn from_bytes(bytes: &[u8; STAT]) -> Self {
+        let mut numbers = [0; 5];
+        for (number, slot) in numbers.iter_mut().zip(bytes.as_chunks().0) {
+            *number = u64::from_le_bytes(*slot);
+        }
+        let [dev, ino, size, mtime, ctime] = numbers;
+        Self { dev, ino, size, mtime: mtime as i64, ctime: ctime as i64 }
+    }
+}
+
+/// Whether the file system `dev`, on which `path` lies, is known to take times from the kernel's clock in full.
+#[cfg(target_os = "linux")]
+fn is_fine(dev: u64, path: &Path) -> bool {
+    use std::{
+        collections::HashMap,
+        sync::{Mutex, PoisonError},
+    };
+    /// ext2 to ext4, XFS, Btrfs, tmpfs, ZFS, F2FS, bcachefs: local, and each with nanoseconds where files have them.
+    const KNOWN: [u64; 7] = [0xef53, 0x5846_5342, 0x9123_683e, 0x0102_1994, 0x2fc1_2fc1, 0xf2f5_2010, 0xca45_1a4e];
+    static FOUND: Mutex<Option<HashMap<u64, bool>>> = Mutex::new(None);
+    let mut found = FOUND.lock().unwrap_or_else(PoisonError::into_inner);
+    *found.get_or_insert_default().entry(dev).or_insert_with(|| {
+        rustix::fs::statfs(path).is_ok_and(|stat| KNOWN.contains(&(stat.f_type as u64 & 0xffff_ffff)))
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_fine(_: u64, _: &Path) -> bool {
+    false
 }
 
 /// The time in nanoseconds since 1970.
@@ -76,18 +126,33 @@ pub(crate) struct Seen {
 /// Reads the whole file. The same stat before and after makes sure that the bytes are of one moment.
 pub(crate) fn hash_file(path: &Path) -> Result<Seen, CacheError> {
     for _ in 0..ATTEMPTS {
-        let now = now();
-        let mut file = File::open(path).map_err(io("read", path))?;
+        let file = File::open(path).map_err(io("read", path))?;
         let meta = file.metadata().map_err(io("read", path))?;
         expect_file(path, &meta)?;
         let stat = Stat::of(&meta);
-        let (blob, size) = digest(&mut file, stat.size).map_err(io("read", path))?;
+        let now = settle(&stat, path);
+        let blob = match hash::digest(&file, stat.size) {
+            // It was cut short.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => continue,
+            blob => blob.map_err(io("read", path))?,
+        };
         let after = Stat::of(&file.metadata().map_err(io("read", path))?);
-        if after == stat && size == stat.size {
-            return Ok(Seen { entry: FileEntry { blob, size }, stat, settled: !stat.racy(now) });
+        if after == stat {
+            return Ok(Seen { entry: FileEntry { blob, size: stat.size }, stat, settled: !stat.racy(now, path) });
         }
     }
     Err(CacheError::Changing { path: path.to_owned() })
+}
+
+/// The time at which the file is looked at; for a large one that was just written, that is a moment later.
+fn settle(stat: &Stat, path: &Path) -> i64 {
+    let time = now();
+    let left = stat.mtime.max(stat.ctime).saturating_add(FINE) - time;
+    if stat.size < WORTH_WAITING || !(0..=FINE).contains(&left) || stat.window(path) != FINE {
+        return time;
+    }
+    std::thread::sleep(Duration::from_nanos(left.unsigned_abs() + 1));
+    now()
 }
 
 /// Refuses what is not a regular file.
@@ -107,31 +172,4 @@ pub(crate) fn expect_file(path: &Path, meta: &fs::Metadata) -> Result<(), CacheE
         Refusal::Special("device")
     };
     Err(refuse(path, refusal))
-}
-
-/// Read into a buffer rather than mapped: a file cut short under a mapping kills the process.
-fn digest(file: &mut File, size: u64) -> io::Result<(Digest<Blob>, u64)> {
-    let mut hasher = Digest::<Blob>::hasher();
-    let mut buffer = vec![0; (size + 1).min(BUFFER) as usize];
-    let mut total = 0;
-    loop {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match file.read(&mut buffer[filled..]) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        if filled < PARALLEL {
-            hasher.update(&buffer[..filled]);
-        } else {
-            hasher.update_rayon(&buffer[..filled]);
-        }
-        total += filled as u64;
-        if filled < buffer.len() {
-            return Ok((Digest::finish(&hasher), total));
-        }
-    }
 }

@@ -10,10 +10,14 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-use crate::{BlobDigest, CacheError, Digest, cache::temporary_in, stat::Stat};
+use crate::{
+    BlobDigest, CacheError, Digest,
+    cache::temporary_in,
+    stat::{STAT, Stat},
+};
 
 /// dev, inode, size, mtime, ctime; digest; the first bytes of a checksum over these.
-const ROW: usize = 5 * 8 + 32 + 8;
+const ROW: usize = STAT + 32 + 8;
 /// Rows that may be out of date before the file is written anew.
 const SLACK: usize = 4096;
 /// The first row.
@@ -119,11 +123,8 @@ fn rewrite(path: &Path, files: &[(Stat, BlobDigest)]) -> Result<(), CacheError> 
 
 fn encode((stat, blob): &(Stat, BlobDigest)) -> [u8; ROW] {
     let mut row = [0; ROW];
-    let numbers = [stat.dev, stat.ino, stat.size, stat.mtime as u64, stat.ctime as u64];
-    for (slot, number) in row.chunks_exact_mut(8).zip(numbers) {
-        slot.copy_from_slice(&number.to_le_bytes());
-    }
-    row[40..72].copy_from_slice(blob.as_bytes());
+    row[..STAT].copy_from_slice(&stat.to_bytes());
+    row[STAT..72].copy_from_slice(blob.as_bytes());
     let sum = checksum(&row);
     row[72..].copy_from_slice(&sum);
     row
@@ -133,10 +134,7 @@ fn decode(row: &[u8; ROW]) -> Option<(Stat, BlobDigest)> {
     if row[72..] != checksum(row) {
         return None;
     }
-    let number = |i: usize| row[8 * i..].first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
-    let stat =
-        Stat { dev: number(0)?, ino: number(1)?, size: number(2)?, mtime: number(3)? as i64, ctime: number(4)? as i64 };
-    Some((stat, Digest::from_bytes(*row[40..].first_chunk()?)))
+    Some((Stat::from_bytes(row.first_chunk()?), Digest::from_bytes(*row[STAT..].first_chunk()?)))
 }
 
 fn checksum(row: &[u8; ROW]) -> [u8; 8] {
