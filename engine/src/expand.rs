@@ -4,6 +4,8 @@
 mod fill;
 mod wires;
 
+pub(crate) use wires::Wire;
+
 use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
@@ -21,8 +23,8 @@ use crate::{
     points::{Bound, Link, MAX_POINTS, Points},
     problem::{Problems, Report},
     registry::Registry,
-    spec::{InputSpec, Spec, StageSpec},
-    stage::{InputPort, StageKind},
+    spec::{Spec, StageSpec},
+    stage::{InputPort, OutputPort, StageKind},
     yaml,
 };
 
@@ -52,20 +54,11 @@ pub fn load(file: &Path, registry: &Registry, overrides: &Overrides) -> Result<G
     graph.ok_or_else(|| Problems { file: file.to_owned(), source: source.text().to_owned(), problems: Vec::new() })
 }
 
-/// An input whose port and source are known.
-#[derive(Clone, Copy)]
-pub(crate) struct Wire<'a> {
-    pub(crate) input: &'a InputSpec,
-    port: &'a InputPort,
-    /// Number of the stage that it comes from.
-    pub(crate) stage: usize,
-    output: &'static str,
-}
-
 struct Expansion<'a> {
     spec: &'a Spec,
     kinds: Vec<Option<&'a Arc<dyn StageKind>>>,
     ports: Vec<Vec<InputPort>>,
+    outputs: Vec<Vec<OutputPort>>,
     schemas: HashMap<&'a str, Schema>,
     registry: &'a Registry,
 }
@@ -74,9 +67,11 @@ impl<'a> Expansion<'a> {
     fn new(spec: &'a Spec, registry: &'a Registry) -> Self {
         let kind = |stage: &StageSpec| stage.uses.as_deref().and_then(|name| registry.get(name));
         let kinds: Vec<_> = spec.stages.values().map(kind).collect();
-        let ports = kinds.iter().map(|kind| kind.map(|kind| kind.inputs()).unwrap_or_default()).collect();
+        let ports = kinds.iter().zip(spec.stages.values()).map(|(kind, stage)| wires::inputs(*kind, stage)).collect();
+        let outputs =
+            kinds.iter().zip(spec.stages.values()).map(|(kind, stage)| wires::outputs(*kind, stage)).collect();
         let schemas = kinds.iter().flatten().map(|kind| (kind.name(), Schema::of(kind.as_ref()))).collect();
-        Self { spec, kinds, ports, schemas, registry }
+        Self { spec, kinds, ports, outputs, schemas, registry }
     }
 
     fn stage(&self, number: usize) -> (&'a str, &'a StageSpec) {
@@ -168,8 +163,11 @@ impl<'a> Expansion<'a> {
         for (wire, table) in wires.iter().zip(&tables) {
             if !table.is_empty() && !wire.port.gathers {
                 let names: Vec<_> = table.iter().map(|(axis, _)| axes[*axis].name.as_str()).collect();
-                let mistake =
-                    Mistake::TableToOne { port: wire.port.name, link: wire.input.text.clone(), axes: names.join(", ") };
+                let mistake = Mistake::TableToOne {
+                    port: wire.port.name.to_string(),
+                    link: wire.input.text.clone(),
+                    axes: names.join(", "),
+                };
                 report.at(&wire.input.at, mistake);
             }
         }
@@ -183,7 +181,7 @@ impl<'a> Expansion<'a> {
         own.each(axes.len(), |at| {
             let mut ports = BTreeMap::new();
             for (((wire, link), table), lacking) in wires.iter().zip(links).zip(&tables).zip(&mut lacking) {
-                let from = |node: u32| Source { node: NodeIndex::new(node as usize), port: wire.output };
+                let from = |node: u32| Source { node: NodeIndex::new(node as usize), port: wire.output.clone() };
                 let Some(bound) = points[wire.stage].as_ref().and_then(|source| own.bind(link, table, source, at))
                 else {
                     continue;
@@ -205,7 +203,7 @@ impl<'a> Expansion<'a> {
                         Binding::Table { rows: table, missing }
                     }
                 };
-                ports.insert(wire.port.name.to_owned(), binding);
+                ports.insert(wire.port.name.to_string(), binding);
             }
             bindings.push(ports);
         });

@@ -250,7 +250,7 @@ impl Pipe {
 
     pub(crate) fn link(&mut self, from: NodeIndex, to: NodeIndex) {
         self.0.dag.add_edge(from, to, "one".into());
-        self.0.dag[to].inputs.insert("one".into(), Binding::One(Source { node: from, port: "text" }));
+        self.0.dag[to].inputs.insert("one".into(), Binding::One(Source { node: from, port: "text".into() }));
     }
 
     /// A text that comes after another.
@@ -267,7 +267,7 @@ impl Pipe {
         }
         let row = |(i, &node): (usize, &NodeIndex)| TableRow {
             coords: vec![("x".into(), json!(i))],
-            source: Some(Source { node, port: "text" }),
+            source: Some(Source { node, port: "text".into() }),
         };
         let rows = rows.iter().enumerate().map(row).collect();
         self.0.dag[to].inputs.insert("all".into(), Binding::Table { rows, missing });

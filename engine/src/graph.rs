@@ -6,7 +6,10 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::{address, stage::StageKind};
+use crate::{
+    address,
+    stage::{OutputPort, StageKind},
+};
 
 /// A stage at a point of its axes: `tuned[rank=8,seed=1]`. An address, not an identity: it is in no key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -47,6 +50,11 @@ pub struct Instance {
 }
 
 impl Instance {
+    /// Its output ports.
+    pub fn outputs(&self) -> Vec<OutputPort> {
+        self.kind.outputs_of(&|name| self.params.get(name).cloned())
+    }
+
     /// All that it reads: port and producer, rows of a table one by one.
     pub fn links(&self) -> impl Iterator<Item = (&str, NodeIndex)> {
         self.inputs.iter().flat_map(|(port, binding)| {
@@ -89,7 +97,7 @@ pub struct Source {
     /// The instance.
     pub node: NodeIndex,
     /// The name of the output port.
-    pub port: &'static str,
+    pub port: Arc<str>,
 }
 
 /// What a gather does about points that are missing or failed.

@@ -82,7 +82,7 @@ pub enum Mistake {
     #[error("`{kind}` has no input `{port}`")]
     UnknownPort { kind: String, port: String, known: Vec<String> },
     #[error("nothing is linked to the input `{port}` of `{kind}`")]
-    UnlinkedPort { kind: String, port: &'static str, accepts: String, givers: Vec<String> },
+    UnlinkedPort { kind: String, port: String, accepts: String, givers: Vec<String> },
     #[error("unknown stage `{name}`")]
     UnknownStage { name: String, known: Vec<String> },
     #[error("`{stage}` has no output `{output}`")]
@@ -90,9 +90,9 @@ pub enum Mistake {
     #[error("`{text}` is not an input: {reason}")]
     BadLink { text: String, reason: String },
     #[error("the input `{port}` takes {accepts}, but `{link}` gives {gives}")]
-    PortType { port: &'static str, accepts: String, link: String, gives: String, givers: Vec<String> },
+    PortType { port: String, accepts: String, link: String, gives: String, givers: Vec<String> },
     #[error("the input `{port}` takes one result, but `{link}` comes as a table along `{axes}`")]
-    TableToOne { port: &'static str, link: String, axes: String },
+    TableToOne { port: String, link: String, axes: String },
     #[error("stages depend on each other in a circle: {}", stages.join(" -> "))]
     Cycle { stages: Vec<String> },
 

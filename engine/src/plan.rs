@@ -312,7 +312,7 @@ impl<'a> Planner<'a> {
         let mut sources: BTreeMap<String, Vec<StageKey>> = BTreeMap::new();
         let mut content = |port: &String, source: &Source| {
             let Some(Settled::Done(record)) = self.settled.get(&source.node) else { return None };
-            let tree = record.outputs.get(source.port)?;
+            let tree = record.outputs.get(&*source.port)?;
             sources.entry(port.clone()).or_default().push(record.key);
             Some(tree.digest())
         };
@@ -335,7 +335,7 @@ impl<'a> Planner<'a> {
         let parts = KeyParts {
             kind: instance.kind.name().to_owned(),
             revision: instance.kind.revision(),
-            numerics: instance.kind.numerics(),
+            numerics: instance.kind.numerics_of(&instance.params),
             params: keyed(instance),
             files: self.outside(node).into_iter().map(digest).collect(),
             inputs,

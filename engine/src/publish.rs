@@ -73,8 +73,8 @@ pub fn publish(
     for (node, record) in results {
         let instance = graph.instance(*node);
         let mut lineage = None;
-        for port in instance.kind.outputs() {
-            let Some(tree) = record.outputs.get(port.name) else { continue };
+        for port in instance.outputs() {
+            let Some(tree) = record.outputs.get(&*port.name) else { continue };
             if !matches!(port.gives, PortType::Figure | PortType::Table) {
                 continue;
             }

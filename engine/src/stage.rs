@@ -1,6 +1,6 @@
 //! What a stage kind is: one file in `stages/` that implements [`Kind`], one line in its list.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -84,13 +84,22 @@ pub enum PortType {
     Table,
     File,
     Dir,
+    /// Of an input only: whatever is linked to it.
+    Any,
+}
+
+impl PortType {
+    /// Whether a port of this type takes what `given` is.
+    pub fn takes(self, given: Self) -> bool {
+        self == Self::Any || self == given
+    }
 }
 
 /// An input port of a kind.
 #[derive(Debug, Clone, Serialize)]
 pub struct InputPort {
     /// The name under `inputs`.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// What may be linked to it.
     pub accepts: PortType,
     /// May be left out.
@@ -104,11 +113,11 @@ pub struct InputPort {
 impl InputPort {
     /// A required port that takes one result.
     pub const fn one(name: &'static str, accepts: PortType, about: &'static str) -> Self {
-        Self { name, accepts, optional: false, gathers: false, about }
+        Self { name: Cow::Borrowed(name), accepts, optional: false, gathers: false, about }
     }
     /// A required port that takes a table of results, or one.
     pub const fn table(name: &'static str, accepts: PortType, about: &'static str) -> Self {
-        Self { name, accepts, optional: false, gathers: true, about }
+        Self { name: Cow::Borrowed(name), accepts, optional: false, gathers: true, about }
     }
     /// The same port, but it may be left out.
     pub const fn optional(mut self) -> Self {
@@ -121,7 +130,7 @@ impl InputPort {
 #[derive(Debug, Clone, Serialize)]
 pub struct OutputPort {
     /// The name after the dot in `stage.port`.
-    pub name: &'static str,
+    pub name: Cow<'static, str>,
     /// What it gives.
     pub gives: PortType,
     /// One line for people: which files it holds.
@@ -131,7 +140,7 @@ pub struct OutputPort {
 impl OutputPort {
     /// An output port.
     pub const fn new(name: &'static str, gives: PortType, about: &'static str) -> Self {
-        Self { name, gives, about }
+        Self { name: Cow::Borrowed(name), gives, about }
     }
 }
 
@@ -226,10 +235,23 @@ pub trait StageKind: Send + Sync {
     }
     /// See [`Kind::inputs`].
     fn inputs(&self) -> Vec<InputPort>;
-    /// See [`Kind::outputs`].
+    /// Whether it has inputs of any name and type beside those of [`StageKind::inputs`].
+    fn open_inputs(&self) -> bool {
+        false
+    }
+    /// See [`Kind::outputs`]; for a kind whose `with` says what its outputs are, those that it always has.
     fn outputs(&self) -> Vec<OutputPort>;
+    /// The output ports of an instance. `param` gives the fields of its `with`, as they stand in the file or canonical:
+    /// links are checked before templates are filled in, so outputs can't depend on these.
+    fn outputs_of(&self, _param: &dyn Fn(&str) -> Option<Value>) -> Vec<OutputPort> {
+        self.outputs()
+    }
     /// See [`Kind::numerics`].
     fn numerics(&self) -> BTreeMap<String, Value>;
+    /// The numerics of an instance with these canonical params.
+    fn numerics_of(&self, _params: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+        self.numerics()
+    }
     /// See [`Kind::reads`].
     fn reads(&self, param: &str, relative: &str) -> bool;
     /// JSON Schema of `with`.

@@ -48,7 +48,7 @@ fn write(text: &mut String, kind: &dyn StageKind, long: bool) {
     if !long {
         let input = |port: InputPort| format!("{}{}", port.name, if port.optional { "?" } else { "" });
         let inputs = kind.inputs().into_iter().map(input).collect();
-        let outputs = kind.outputs().iter().map(|port| port.name.to_owned()).collect();
+        let outputs = kind.outputs().iter().map(|port| port.name.to_string()).collect();
         let _ = writeln!(text, "    {} -> {}", ports(inputs), ports(outputs));
         return;
     }

@@ -18,7 +18,7 @@ impl Dispatcher<'_> {
     pub(super) fn inputs(&self, node: NodeIndex) -> Result<BTreeMap<String, JobInput>, NoResult> {
         let files = |port: &str, source: &Source| -> Result<Option<InputFiles>, NoResult> {
             let Some(Settled::Done(record)) = self.planner.settled(source.node) else { return Ok(None) };
-            record.outputs.get(source.port).map(|tree| self.locate(port, tree)).transpose()
+            record.outputs.get(&*source.port).map(|tree| self.locate(port, tree)).transpose()
         };
         let mut inputs = BTreeMap::new();
         for (port, binding) in &self.graph.instance(node).inputs {

@@ -1,15 +1,47 @@
-//! Links between stages: each input to a port of its kind and an output of another stage, by name and type.
+//! Links the inputs of stages to ports, and checks their types.
 
-use std::sync::Arc;
+use std::{borrow::Cow, sync::Arc};
 
+use super::Expansion;
 use crate::{
     mistake::Mistake,
     problem::Report,
-    spec::InputSpec,
-    stage::{InputPort, PortType, StageKind},
+    spec::{InputSpec, StageSpec},
+    stage::{InputPort, OutputPort, PortType, StageKind},
 };
 
-use super::{Expansion, Wire};
+/// An input whose port and source are known.
+pub(crate) struct Wire<'a> {
+    pub(crate) input: &'a InputSpec,
+    pub(super) port: &'a InputPort,
+    /// Number of the stage that it comes from.
+    pub(crate) stage: usize,
+    pub(super) output: Arc<str>,
+}
+
+/// The input ports of a stage: those of its kind, and for an open kind whatever else the stage names.
+pub(super) fn inputs(kind: Option<&Arc<dyn StageKind>>, stage: &StageSpec) -> Vec<InputPort> {
+    let Some(kind) = kind else { return Vec::new() };
+    let mut ports = kind.inputs();
+    if kind.open_inputs() {
+        let open = |name: &String| InputPort {
+            name: Cow::Owned(name.clone()),
+            accepts: PortType::Any,
+            optional: true,
+            gathers: true,
+            about: "",
+        };
+        let unknown: Vec<_> = stage.inputs.iter().filter(|input| ports.iter().all(|p| p.name != input.port)).collect();
+        ports.extend(unknown.into_iter().map(|input| open(&input.port)));
+    }
+    ports
+}
+
+/// The output ports of a stage.
+pub(super) fn outputs(kind: Option<&Arc<dyn StageKind>>, stage: &StageSpec) -> Vec<OutputPort> {
+    let param = |name: &str| stage.with.as_ref().and_then(|with| with.get(name).cloned());
+    kind.map(|kind| kind.outputs_of(&param)).unwrap_or_default()
+}
 
 impl Expansion<'_> {
     /// Links the inputs of a stage to ports; whether all of it, its kind too, could be.
@@ -31,7 +63,7 @@ impl Expansion<'_> {
             }
             let port = ports.iter().find(|port| port.name == input.port);
             if port.is_none() {
-                let known = ports.iter().map(|port| port.name.to_owned()).collect();
+                let known = ports.iter().map(|port| port.name.to_string()).collect();
                 let (kind, port) = (kind.name().to_owned(), input.port.clone());
                 report.at(&input.place.key(), Mistake::UnknownPort { kind, port, known });
             }
@@ -41,8 +73,12 @@ impl Expansion<'_> {
             let linked = |port: &&InputPort| stage.inputs.iter().any(|input| input.port == port.name);
             for port in ports.iter().filter(|port| !port.optional && !linked(port)) {
                 let (kind, accepts) = (kind.name().to_owned(), type_words(port.accepts));
-                let mistake =
-                    Mistake::UnlinkedPort { kind, port: port.name, accepts, givers: self.givers(port.accepts) };
+                let mistake = Mistake::UnlinkedPort {
+                    kind,
+                    port: port.name.to_string(),
+                    accepts,
+                    givers: self.givers(port.accepts),
+                };
                 report.at(&stage.place.to("inputs").key(), mistake);
             }
         }
@@ -66,29 +102,32 @@ impl Expansion<'_> {
             self.unknown_stage(input, report);
             return None;
         };
-        let outputs = self.kinds[stage]?.outputs();
+        let outputs = &self.outputs[stage];
+        if outputs.is_empty() {
+            // Its kind is unknown, or its outputs can't be read: which is told there.
+            return None;
+        }
         let wanted = input.link.output.as_deref();
         let Some(output) = outputs.iter().find(|output| wanted.is_none_or(|wanted| output.name == wanted)) else {
-            let known = outputs.iter().map(|output| output.name.to_owned()).collect();
+            let known = outputs.iter().map(|output| output.name.to_string()).collect();
             let (stage, output) = (input.link.stage.clone(), wanted.unwrap_or("(any)").to_owned());
             report.at(&input.at.text(output.clone()), Mistake::UnknownOutput { stage, output, known });
             return None;
         };
         let port = port?;
-        if port.accepts != output.gives {
+        if !port.accepts.takes(output.gives) {
             let (accepts, gives) = (type_words(port.accepts), type_words(output.gives));
             let link = format!("{}.{}", input.link.stage, output.name);
             let givers = self.givers(port.accepts);
-            report.at(&input.at, Mistake::PortType { port: port.name, accepts, link, gives, givers });
+            report.at(&input.at, Mistake::PortType { port: port.name.to_string(), accepts, link, gives, givers });
         }
-        Some(Wire { input, port, stage, output: output.name })
+        Some(Wire { input, port, stage, output: Arc::from(&*output.name) })
     }
 
     /// What in this file gives `wanted`.
     fn givers(&self, wanted: PortType) -> Vec<String> {
-        let stages = self.spec.stages.keys().zip(&self.kinds);
-        let of = |(stage, kind): (&String, &Option<&Arc<dyn StageKind>>)| {
-            let outputs = kind.map(|kind| kind.outputs()).unwrap_or_default();
+        let stages = self.spec.stages.keys().zip(&self.outputs);
+        let of = |(stage, outputs): (&String, &Vec<OutputPort>)| {
             let place = outputs.iter().position(|output| output.gives == wanted)?;
             Some(if place == 0 { stage.clone() } else { format!("{stage}.{}", outputs[place].name) })
         };

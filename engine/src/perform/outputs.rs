@@ -36,7 +36,7 @@ impl Task {
         job: &Job,
     ) -> Result<BTreeMap<String, FileTree>, NoResult> {
         let out = scratch.path().join("out");
-        let declared = self.kind.outputs();
+        let declared = self.kind.outputs_of(&|name| self.params.get(name).cloned());
         let undeclared = |port: &str| declared.iter().all(|output| output.name != port);
         for port in names(&out).map_err(NoResult::failed)?.iter().chain(report.included.keys()) {
             if undeclared(port) {
@@ -46,9 +46,9 @@ impl Task {
         }
         let mut outputs = BTreeMap::new();
         for port in declared {
-            let dir = out.join(port.name);
+            let dir = out.join(&*port.name);
             let mut tree = if dir.is_dir() { self.cache.put_dir(&dir)? } else { FileTree::default() };
-            for (name, file) in report.included.get(port.name).into_iter().flatten() {
+            for (name, file) in report.included.get(&*port.name).into_iter().flatten() {
                 self.include(file, job)?;
                 if tree.0.insert(name.clone(), file.entry).is_some() {
                     return Err(NoResult::failed(format!(
@@ -60,7 +60,7 @@ impl Task {
             if tree.0.is_empty() {
                 return Err(NoResult::failed(format!("it wrote nothing to its output `{}`", port.name)));
             }
-            outputs.insert(port.name.to_owned(), tree);
+            outputs.insert(port.name.into_owned(), tree);
         }
         Ok(outputs)
     }
