@@ -116,16 +116,16 @@ impl Bench {
         let report = ctx.into_report();
         let mut outputs = BTreeMap::new();
         for port in K::outputs() {
-            let dir = job.scratch.join("out").join(port.name);
+            let dir = job.scratch.join("out").join(&*port.name);
             let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
-            for (name, file) in report.included.get(port.name).into_iter().flatten() {
+            for (name, file) in report.included.get(&*port.name).into_iter().flatten() {
                 files.insert(name.clone(), file.path.clone());
             }
             for entry in fs::read_dir(&dir).into_iter().flatten() {
                 let entry = entry.expect("an entry");
                 files.insert(entry.file_name().into_string().expect("UTF-8"), entry.path());
             }
-            outputs.insert(port.name.to_owned(), input_files(files));
+            outputs.insert(port.name.into_owned(), input_files(files));
         }
         Ok(Done { outputs, summary: report.summary, dirs: vec![self.dir] })
     }
