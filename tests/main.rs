@@ -7,6 +7,7 @@ mod commands;
 mod crash;
 mod incremental;
 mod mini;
+mod peers;
 mod reliability;
 mod same_bytes;
 mod support;
