@@ -77,7 +77,7 @@ impl Cache {
     }
 
     /// Stores files so that all syncs of one kind come together.
-    fn put_files(&self, paths: &[PathBuf]) -> Result<Vec<FileEntry>, CacheError> {
+    pub(crate) fn put_files(&self, paths: &[PathBuf]) -> Result<Vec<FileEntry>, CacheError> {
         self.writable()?;
         let own: Vec<Own> = paths.iter().map(|path| self.take(path)).collect::<Result<_, _>>()?;
         for file in &own {

@@ -6,14 +6,14 @@ use std::{
     io::{self, Write},
     os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
 };
 
 use rustix::fs::{Access, access};
 use tempfile::NamedTempFile;
 
 use crate::{
-    Digest, durable,
+    Digest, Hold, durable,
     error::{CacheError, io},
     results::ResultIndex,
     scratch::{self, Session},
@@ -41,6 +41,7 @@ struct Inner {
     index: StatIndex,
     results: ResultIndex,
     session: Mutex<Option<Arc<Session>>>,
+    held: Mutex<Weak<Hold>>,
 }
 
 impl fmt::Debug for Cache {
@@ -69,11 +70,24 @@ impl Cache {
         Ok(cache)
     }
 
+    /// Opens the cache in the folder `root` for looking things up. Where there is none, nothing is made: it is then as
+    /// an empty cache that can't be written.
+    ///
+    /// # Errors
+    /// As for [`Cache::open`].
+    pub fn open_existing(root: &Path) -> Result<Self, CacheError> {
+        let root = std::path::absolute(root).map_err(io("find", root))?;
+        if read_format(&root)? || is_made_meanwhile(&root)? {
+            return Self::open(&root);
+        }
+        Ok(Self::new(root, true))
+    }
+
     fn new(root: PathBuf, read_only: bool) -> Self {
         let (host, dir) = (host(), root.join("index"));
         let index = StatIndex::new(dir.join(format!("{host}.stat")), read_only);
         let results = ResultIndex::new(dir.join(format!("{host}.results")), read_only);
-        Self { inner: Arc::new(Inner { root, read_only, index, results, session: Mutex::default() }) }
+        Self { inner: Arc::new(Inner { root, read_only, index, results, session: Mutex::default(), held: Mutex::default() }) }
     }
 
     /// The same folder, as if it could not be written.
@@ -103,6 +117,10 @@ impl Cache {
         path.push(&hex[..2]);
         path.push(&hex[2..]);
         path
+    }
+
+    pub(crate) fn held(&self) -> &Mutex<Weak<Hold>> {
+        &self.inner.held
     }
 
     pub(crate) fn index(&self) -> &StatIndex {
@@ -247,6 +265,24 @@ mod tests {
         let empty = Cache::open(&root).unwrap();
         assert_eq!(empty.locate(&file).unwrap(), None);
         empty.put_bytes(b"a").unwrap();
+    }
+
+    #[test]
+    fn looking_for_a_cache_makes_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("none/.palinode");
+        let cache = Cache::open_existing(&root).unwrap();
+        assert_eq!(cache.locate(&crate::testing::entry(b"a")).unwrap(), None);
+        assert_eq!(cache.record(&crate::testing::record(1).key).unwrap(), None);
+        assert_eq!(cache.last("p", "a"), None);
+        cache.hold().unwrap();
+        fs::write(dir.path().join("input"), "x").unwrap();
+        cache.hash_path(&dir.path().join("input"), &|_| true).unwrap();
+        assert!(matches!(cache.put_bytes(b"a"), Err(CacheError::ReadOnly { .. })));
+        assert!(!dir.path().join("none").exists());
+        assert!(matches!(Cache::open_existing(dir.path()), Err(CacheError::Foreign { .. })));
+        Cache::open(&root).unwrap();
+        assert!(!Cache::open_existing(&root).unwrap().is_read_only());
     }
 
     #[test]

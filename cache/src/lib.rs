@@ -22,7 +22,8 @@
 //! | `index/<host>.stat` | digests of files by their stat | files are hashed again |
 //! | `index/<host>.results` | what records come to, by the stat of their files | records are read again |
 //! | `pointers/ab/cdef...` | the key that an address had last | a miss is explained less well |
-//! | `locks/*` | empty files for `flock` | held locks lose their meaning, results don't |
+//! | `locks/*` | empty files for `flock`, one per key that is made, and `gc` | held locks lose their meaning, results don't |
+//! | `pins/*` | named roots: what garbage collection keeps | they may be collected |
 //! | `tmp/<pid>-<start>-*/` | scratch folders of a live process | its stages fail |
 //! | `corrupt/*` | what was set aside | |
 //! | `format` | `palinode cache 1` | written again |
@@ -30,6 +31,7 @@
 //! Everything is written under `tmp/`, synced, and only then named, so `kill -9` at any time leaves whole files only.
 #![cfg(unix)]
 
+mod archive;
 mod aside;
 mod blobs;
 mod cache;
@@ -39,9 +41,13 @@ pub mod encode;
 mod error;
 mod external;
 mod frames;
+mod gc;
 mod hash;
+mod hold;
+mod import;
 mod key;
 mod locks;
+mod pins;
 mod places;
 mod pointers;
 mod record;
@@ -54,15 +60,24 @@ mod stored;
 #[cfg(test)]
 mod testing;
 mod tree;
+mod usage;
+mod verify;
+mod walk;
 
+pub use archive::{ArchiveError, ExportReport, ImportReport};
 pub use cache::Cache;
 pub use digest::{Blob, BlobDigest, Digest, DigestError, DigestKind, Key, StageKey, Tree, TreeDigest};
 pub use error::{CacheError, Refusal, reason};
 pub use external::External;
+pub use gc::{GcOptions, GcReport};
+pub use hold::{Exclusive, Hold};
 pub use key::{KeyParts, PortContent, Row};
 pub use locks::KeyLock;
+pub use pins::{Pin, PinError};
 pub use record::{Execution, Record, RecordError, parse_record};
 pub use records::Published;
 pub use scratch::Scratch;
 pub use stored::{StoredFile, StoredOutput, StoredResult};
 pub use tree::{FileEntry, FileTree};
+pub use usage::{Part, Usage, Usages};
+pub use verify::{Damage, VerifyProgress, VerifyReport};

@@ -1,8 +1,9 @@
 //! Locks between processes, by `flock`: they die with their process. Lock files stay behind, empty.
 
 use std::{
-    fs::{File, TryLockError},
-    path::PathBuf,
+    fs::{self, File, TryLockError},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
 };
 
 use crate::{
@@ -22,9 +23,13 @@ impl Cache {
     /// # Errors
     /// If the lock file can't be made or locked.
     pub fn lock(&self, key: &StageKey) -> Result<KeyLock, CacheError> {
-        let (file, path) = self.lock_file(&key.hex())?;
-        file.lock().map_err(io("lock", path))?;
-        Ok(KeyLock { _file: file })
+        loop {
+            let (file, path) = self.open_lock(&key.hex())?;
+            file.lock().map_err(io("lock", &path))?;
+            if still_named(&file, &path) {
+                return Ok(KeyLock { _file: file });
+            }
+        }
     }
 
     /// The right to compute `key`, or `None` if someone has it.
@@ -32,27 +37,38 @@ impl Cache {
     /// # Errors
     /// If the lock file can't be made or locked.
     pub fn try_lock(&self, key: &StageKey) -> Result<Option<KeyLock>, CacheError> {
-        let (file, path) = self.lock_file(&key.hex())?;
-        match file.try_lock() {
-            Ok(()) => Ok(Some(KeyLock { _file: file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(io("lock", path)(error)),
+        loop {
+            let (file, path) = self.open_lock(&key.hex())?;
+            match file.try_lock() {
+                Ok(()) if still_named(&file, &path) => return Ok(Some(KeyLock { _file: file })),
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(io("lock", path)(error)),
+            }
         }
     }
 
     /// Held while something is set aside: two processes that see the same damage must not both move the file, else
     /// the second one moves its replacement.
     pub(crate) fn repair_lock(&self) -> Result<KeyLock, CacheError> {
-        let (file, path) = self.lock_file("repair")?;
+        let (file, path) = self.open_lock("repair")?;
         file.lock().map_err(io("lock", path))?;
         Ok(KeyLock { _file: file })
     }
 
-    fn lock_file(&self, name: &str) -> Result<(File, PathBuf), CacheError> {
+    pub(crate) fn open_lock(&self, name: &str) -> Result<(File, PathBuf), CacheError> {
         self.writable()?;
         let path = self.dir("locks").join(name);
         let file = File::options().create(true).append(true).open(&path).map_err(io("open", &path))?;
         Ok((file, path))
+    }
+}
+
+/// The collector removes lock files: one that it removed between our opening and locking it locks nothing any more.
+fn still_named(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(ours), Ok(named)) => (ours.dev(), ours.ino()) == (named.dev(), named.ino()),
+        _ => false,
     }
 }
 

@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use crate::{
     Cache,
     error::{CacheError, io},
+    stat::Stat,
 };
 
 const LOCK: &str = ".lock";
@@ -100,6 +101,13 @@ pub(crate) fn remove_stale(tmp: &Path) {
             }
         }
     }
+}
+
+/// When the oldest process that now writes to the cache began to, in nanoseconds since 1970; `None` if none does.
+pub(crate) fn oldest_living(tmp: &Path) -> Option<i64> {
+    let sessions = fs::read_dir(tmp).into_iter().flatten().flatten().map(|entry| entry.path());
+    let began = |session: PathBuf| fs::metadata(session.join(LOCK)).ok().map(|meta| Stat::of(&meta).mtime);
+    sessions.filter(|session| session.is_dir() && !is_dead(session)).filter_map(began).min()
 }
 
 /// Whether no living process owns the folder; in doubt it lives.
