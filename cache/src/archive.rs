@@ -169,7 +169,6 @@ impl Cache {
     }
 
     /// Where the files of `record` lie, or the name of one that is lost.
-    #[expect(clippy::type_complexity, reason = "either list or name, for one caller")]
     fn places_of(&self, record: &Record) -> Result<Result<Vec<(FileEntry, PathBuf)>, String>, CacheError> {
         let outputs = record.outputs.iter().flat_map(|(port, tree)| tree.0.iter().map(move |file| (port, file)));
         let outputs = outputs.map(|(port, (name, entry))| (format!("{port}/{name}"), *entry));

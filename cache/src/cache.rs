@@ -87,7 +87,16 @@ impl Cache {
         let (host, dir) = (host(), root.join("index"));
         let index = StatIndex::new(dir.join(format!("{host}.stat")), read_only);
         let results = ResultIndex::new(dir.join(format!("{host}.results")), read_only);
-        Self { inner: Arc::new(Inner { root, read_only, index, results, session: Mutex::default(), held: Mutex::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                root,
+                read_only,
+                index,
+                results,
+                session: Mutex::default(),
+                held: Mutex::default(),
+            }),
+        }
     }
 
     /// The same folder, as if it could not be written.

@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(done, plan);
         assert!([&a, &b, &c].iter().all(|record| there(&cache, record)));
         assert!(!there(&cache, &old));
-        assert_eq!(cache.locate(&c.log).unwrap().is_some(), true, "the log is shared");
+        assert!(cache.locate(&c.log).unwrap().is_some(), "the log is shared");
         let again = collect(&cache, &[&c], true);
         assert_eq!(again.removed, Usages::default());
         assert_eq!(collect(&cache, &[], true).kept, Usages::default());
