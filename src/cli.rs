@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::machine;
+
 /// Declarative, incremental pipelines for experiments on language models.
 ///
 /// Exit codes: 0 done; 1 a stage failed, or an audited file is not intact; 2 the declaration or the call is wrong;
@@ -86,6 +88,20 @@ pub(crate) struct Pipeline {
     pub(crate) cache: Option<PathBuf>,
 }
 
+/// What stages may use together. Stages say what they need under `resources`.
+#[derive(Debug, Args)]
+pub(crate) struct Resources {
+    /// CPUs [default: those of this machine].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) cpus: Option<u16>,
+    /// Memory, like `32GiB` or in MiB [default: that of this machine].
+    #[arg(long, value_name = "AMOUNT", value_parser = machine::parse_memory)]
+    pub(crate) memory: Option<u64>,
+    /// GPUs: how many (`2`), or their ids (`0,3`; a single one: `3,`) [default: those of this machine].
+    #[arg(long, value_name = "N|IDS", value_parser = machine::Gpus::parse)]
+    pub(crate) gpus: Option<machine::Gpus>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Run {
     #[command(flatten)]
@@ -96,6 +112,14 @@ pub(crate) struct Run {
     /// Stages at once [default: as many as there are CPUs].
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) jobs: Option<u16>,
+    #[command(flatten)]
+    pub(crate) resources: Resources,
+    /// When a stage fails, go on with all that doesn't need it. This is the default.
+    #[arg(short, long, overrides_with = "fail_fast")]
+    pub(crate) keep_going: bool,
+    /// When a stage fails, begin no further one; those that run may end.
+    #[arg(long, overrides_with = "keep_going")]
+    pub(crate) fail_fast: bool,
     /// Run this stage again though its result is cached.
     #[arg(long, value_name = "STAGE")]
     pub(crate) force: Vec<String>,
@@ -117,6 +141,8 @@ pub(crate) struct Plan {
     /// As for `run`.
     #[arg(long, value_name = "STAGE")]
     pub(crate) force: Vec<String>,
+    #[command(flatten)]
+    pub(crate) resources: Resources,
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
 }

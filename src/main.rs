@@ -5,6 +5,8 @@ mod cli;
 mod cmd;
 mod diagnostics;
 mod exit;
+mod git;
+mod machine;
 mod output;
 mod report;
 

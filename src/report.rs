@@ -95,9 +95,17 @@ impl Report {
                     self.line(&format!("   cached {address}"));
                 }
             }
-            Event::StageFailed { address, message, kept } => {
+            Event::StageWaitingForGpus { address, gpus } => {
+                self.line(&format!("     wait {address}: another process uses the GPUs; {gpus} needed"));
+            }
+            Event::StageRetrying { address, message, attempt, of, pause } => {
+                let pause = span(*pause);
+                self.line(&format!("    retry {address}: {message}; attempt {attempt} of {of} in {pause}"));
+            }
+            Event::StageFailed { address, message, kept, tail } => {
                 self.ended(&mut state, address);
                 self.line(&format!("   failed {address}: {message}"));
+                tail.iter().for_each(|line| self.line(&format!("          | {line}")));
                 if let Some(kept) = kept {
                     self.line(&format!("          its log and partial outputs: {}", kept.display()));
                 }

@@ -30,15 +30,25 @@ pub enum Event {
     StageWarned { address: String, line: String },
     /// Another process is making the same result; this run waits for it.
     StageWaiting { address: String, key: StageKey },
+    /// Enough GPUs for the stage are this run's to use, but another process uses some of them just now.
+    StageWaitingForGpus { address: String, gpus: usize },
+    /// A stage failed and is tried again, for the `attempt`th time of at most `of`, after `pause` seconds.
+    StageRetrying { address: String, message: String, attempt: u32, of: u32, pause: f64 },
     /// A stage ran, and its result is recorded.
     StageFinished { address: String, key: StageKey, seconds: f64, summary: BTreeMap<String, Value> },
     /// A stage's result was there, or another instance or process just made it.
     StageCached { address: String, key: StageKey },
-    /// A stage failed; its log and partial outputs are in `kept`.
-    StageFailed { address: String, message: String, kept: Option<PathBuf> },
+    /// A stage failed; its log and partial outputs are in `kept`, the last lines of its log in `tail`.
+    StageFailed {
+        address: String,
+        message: String,
+        kept: Option<PathBuf>,
+        #[serde(default)]
+        tail: Vec<String>,
+    },
     /// A stage can't run since `by` failed.
     StageBlocked { address: String, by: String },
-    /// A stage was stopped, or not begun, since the run was cancelled.
+    /// A stage was stopped, or not begun, since the run was to end.
     StageCancelled { address: String },
     /// A file was written to the output folder.
     Published { address: String, path: PathBuf },

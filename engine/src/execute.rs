@@ -3,8 +3,8 @@
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
-    sync::{Arc, atomic::Ordering},
-    time::{Duration, Instant},
+    sync::Arc,
+    time::Instant,
 };
 
 use jiff::Timestamp;
@@ -15,20 +15,23 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::{
     event::{Event, NodeOutcome, RunLog, RunSummary, run_id},
     executor::Executor,
+    gpus::Gpus,
     graph::Graph,
     perform::{NoResult, Performed, Task},
     plan::{Decision, Identity, Plan, PlanOptions, Planner},
     publish,
     ready::{ReadyQueue, TaskId},
+    resources,
     why::Reason,
 };
 
 mod ending;
 mod inputs;
 mod options;
+mod parked;
 mod queue;
 
-pub use self::options::{RunError, RunOptions};
+pub use self::options::{Git, RunError, RunOptions};
 pub use crate::perform::failed_dir;
 
 /// Brings the instances in `selection` up to date; it holds with each instance all that it needs.
@@ -46,6 +49,7 @@ pub async fn run(
     let clock = Instant::now();
     let mut planner = Planner::new(graph, selection, cache, &PlanOptions { force: options.force.clone() })?;
     let plan = planner.plan()?;
+    resources::check(graph, &plan, options.limits())?;
     let id = run_id(Timestamp::now());
     let (jobs, messages) = unbounded_channel();
     let mut dispatcher = Dispatcher {
@@ -62,10 +66,13 @@ pub async fn run(
         same: HashMap::new(),
         planner,
         plan: &plan,
+        parked: BTreeSet::new(),
+        gpus: Gpus::new(options.gpus.clone(), options.gpu_locks.clone()),
+        failed: 0,
         jobs,
     };
     let (pipeline, file) = (graph.pipeline.clone(), graph.file.clone());
-    dispatcher.tell(&Event::RunStarted { run: id.clone(), pipeline, file, instances: plan.nodes.len() })?;
+    dispatcher.tell(&Event::RunStarted { run: id.clone(), pipeline, file, instances: plan.nodes.len() });
     dispatcher.dispatch(messages).await?;
     let mut summary = dispatcher.summary(id);
     if let Some(out) = &options.out {
@@ -73,14 +80,14 @@ pub async fn run(
         let published = publish::publish(graph, &results, cache, out)?;
         for file in published {
             if file.written {
-                dispatcher.tell(&Event::Published { address: file.address, path: file.path.clone() })?;
+                dispatcher.tell(&Event::Published { address: file.address, path: file.path.clone() });
                 summary.written.push(file.path.clone());
             }
             summary.files.push(file.path);
         }
     }
     summary.seconds = clock.elapsed().as_secs_f64();
-    dispatcher.tell(&Event::RunFinished(summary.clone()))?;
+    dispatcher.tell(&Event::RunFinished(summary.clone()));
     Ok(summary)
 }
 
@@ -92,6 +99,8 @@ mod tests;
 enum Message {
     Event(Event),
     Ended(TaskId, Result<Performed, NoResult>),
+    /// Nobody else makes the result of this parked instance any more.
+    Free(TaskId),
 }
 
 struct Dispatcher<'a> {
@@ -108,6 +117,11 @@ struct Dispatcher<'a> {
     waiting: HashMap<TaskId, (Reason, Identity)>,
     /// The instance that runs for a key, and those that wait for the same result.
     same: HashMap<StageKey, Vec<TaskId>>,
+    /// Instances whose result another process is making.
+    parked: BTreeSet<TaskId>,
+    gpus: Gpus,
+    /// Instances that failed so far.
+    failed: usize,
     jobs: UnboundedSender<Message>,
     log: Option<RunLog>,
     on_event: &'a (dyn Fn(&Event) + Send + Sync),
@@ -117,23 +131,34 @@ impl Dispatcher<'_> {
     async fn dispatch(&mut self, mut messages: UnboundedReceiver<Message>) -> Result<(), RunError> {
         let ready = self.queue.initial();
         self.settle_ready(ready)?;
+        let interrupt = self.options.interrupt.clone();
         loop {
-            let cancelled = self.options.cancelled.load(Ordering::Relaxed);
-            while !cancelled && let Some(id) = self.queue.start() {
+            while !self.is_ending()
+                && let Some(id) = self.queue.start()
+            {
                 if let Err(error) = self.begin(id) {
                     self.ended(id, Err(error))?;
                 }
             }
-            if self.queue.running() == 0 {
-                return self.cancel_rest();
+            if self.queue.running() == 0 && (self.parked.is_empty() || self.is_ending()) {
+                self.cancel_rest();
+                return Ok(());
             }
-            // Woken now and then, so that a cancelled run begins nothing new.
-            match tokio::time::timeout(Duration::from_millis(200), messages.recv()).await {
-                Ok(Some(Message::Event(event))) => self.tell(&event)?,
-                Ok(Some(Message::Ended(id, result))) => self.ended(id, result)?,
-                Ok(None) | Err(_) => {}
+            tokio::select! {
+                Some(message) = messages.recv() => match message {
+                    Message::Event(event) => self.tell(&event),
+                    Message::Ended(id, result) => self.ended(id, result)?,
+                    Message::Free(id) => self.unpark(id)?,
+                },
+                // Those that wait for another process need not be waited for.
+                () = interrupt.draining(), if !interrupt.is_draining() => {}
             }
         }
+    }
+
+    /// Whether nothing new is to begin.
+    fn is_ending(&self) -> bool {
+        self.options.interrupt.is_draining() || (self.options.fail_fast && self.failed > 0)
     }
 
     /// Decides instances whose inputs are all known: hits end at once, which may make others ready.
@@ -166,12 +191,16 @@ impl Dispatcher<'_> {
         let node = self.plan.nodes[id].node;
         let instance = self.graph.instance(node);
         let Some((reason, identity)) = self.waiting.get(&id).cloned() else { return Ok(()) };
+        let Some(lock) = self.cache.try_lock(&identity.key)? else {
+            self.park(id, identity.key);
+            return Ok(());
+        };
         let (events, mut heard) = unbounded_channel();
         let task = Task {
             cache: self.cache.clone(),
             executor: self.executor.clone(),
             events,
-            cancelled: self.options.cancelled.clone(),
+            interrupt: self.options.interrupt.clone(),
             kind: instance.kind.clone(),
             address: instance.address.to_string(),
             identity,
@@ -180,7 +209,11 @@ impl Dispatcher<'_> {
             inputs: self.inputs(node)?,
             outside: self.planner.outside(node),
             paths: instance.paths.clone(),
-            cpus: instance.resources.cpus,
+            resources: instance.resources.clone(),
+            attempts: instance.attempts.clone(),
+            gpus: self.gpus.clone(),
+            git: self.options.git.clone(),
+            _lock: lock,
         };
         let jobs = self.jobs.clone();
         tokio::spawn(async move {
@@ -196,19 +229,18 @@ impl Dispatcher<'_> {
             while let Ok(event) = heard.try_recv() {
                 let _ = jobs.send(Message::Event(event));
             }
-            let failed = |error| NoResult::Failed { message: format!("its job broke off: {error}"), kept: None };
-            let _ = jobs.send(Message::Ended(id, result.unwrap_or_else(|error| Err(failed(error)))));
+            let broke_off = |error| NoResult::failed(format!("its job broke off: {error}"));
+            let _ = jobs.send(Message::Ended(id, result.unwrap_or_else(|error| Err(broke_off(error)))));
         });
         Ok(())
     }
 
-    fn tell(&mut self, event: &Event) -> Result<(), RunError> {
+    fn tell(&mut self, event: &Event) {
         (self.on_event)(event);
         // The log tells, it decides nothing: what is done is not thrown away because the disk is full.
         if let Some(Err(error)) = self.log.as_mut().map(|log| log.append(event)) {
             tracing::warn!(reason = palinode_cache::reason(&error), "the run's log is not written on");
             self.log = None;
         }
-        Ok(())
     }
 }

@@ -7,16 +7,21 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
     sync::{Arc, atomic::AtomicBool},
+    time::Duration,
 };
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
+    attempts::words,
     context::{Context, Reporter},
     job::{Job, JobReport},
     stage::{StageError, StageKind},
 };
 
 /// Why a job gave no result.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "snake_case")]
 pub enum JobError {
     /// The stage said why.
     #[error("{0}")]
@@ -28,6 +33,20 @@ pub enum JobError {
         kind: String,
         /// What the panic said.
         message: String,
+    },
+    /// Its process ended in the middle of it.
+    #[error("{how}")]
+    Crashed {
+        /// How, in words.
+        how: String,
+        /// What the process printed last.
+        output: Vec<String>,
+    },
+    /// It took longer than its stage's `timeout`.
+    #[error("timed out after {} (`timeout`)", words(*limit))]
+    TimedOut {
+        /// How long it may take.
+        limit: Duration,
     },
     /// The executor knows no such kind.
     #[error("this executor knows no kind `{0}`")]

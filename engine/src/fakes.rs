@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
+    attempts::Attempts,
     context::Context,
     event::{Event, RunSummary},
     execute::{RunError, RunOptions, run},
@@ -55,6 +56,10 @@ pub(crate) enum Mode {
     Empty,
     /// Writes something else at each execution.
     Random,
+    /// Fails until it was executed as often as its text says.
+    Flaky,
+    /// Writes the ids of its GPUs, once there is as much in the counter's file as its text says.
+    Gpus,
     /// Goes on until it is cancelled.
     Endless,
     /// Notes, warns, and gives facts.
@@ -105,6 +110,20 @@ impl Kind for Text {
             Mode::Panic => panic!("out of cheese"),
             Mode::Empty => return Ok(()),
             Mode::Random => text = format!("{:?}", std::time::SystemTime::now()),
+            Mode::Flaky => {
+                let executed = fs::metadata(&params.counter).map_err(StageError::io(&params.counter))?.len();
+                if executed < params.text.parse().unwrap_or(0) {
+                    return Err(StageError::failed(format!("no luck at attempt {executed}")));
+                }
+            }
+            Mode::Gpus => {
+                let all = params.text.trim().parse().unwrap_or(0);
+                while fs::metadata(&params.counter).map_err(StageError::io(&params.counter))?.len() < all {
+                    ctx.progress(0, 0, "wait")?;
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                text = format!("{:?}", ctx.job().gpus);
+            }
             Mode::Endless => loop {
                 ctx.progress(1, 0, "turn")?;
                 std::thread::sleep(Duration::from_millis(5));
@@ -230,6 +249,7 @@ impl Pipe {
             paths: BTreeMap::new(),
             inputs: BTreeMap::new(),
             resources: Resources::default(),
+            attempts: Attempts::default(),
         });
         self.0.order.push(node);
         node

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::{
     address,
+    attempts::Attempts,
     stage::{OutputPort, StageKind},
 };
 
@@ -47,6 +48,8 @@ pub struct Instance {
     pub inputs: BTreeMap<String, Binding>,
     /// What it needs to run.
     pub resources: Resources,
+    /// How often it is tried, and for how long.
+    pub attempts: Attempts,
 }
 
 impl Instance {

@@ -1,6 +1,7 @@
 //! The pipeline engine: spec, graph, plan, run, record.
 
 mod address;
+pub mod attempts;
 pub mod audit;
 mod axes;
 pub mod context;
@@ -13,7 +14,9 @@ pub mod expand;
 pub mod explain;
 #[cfg(test)]
 mod fakes;
+pub mod gpus;
 pub mod graph;
+pub mod interrupt;
 pub mod job;
 pub mod lineage;
 pub mod mistake;
@@ -27,6 +30,7 @@ pub mod problem;
 pub mod publish;
 pub mod ready;
 pub mod registry;
+pub mod resources;
 pub mod runs;
 pub mod select;
 mod source;

@@ -1,16 +1,7 @@
 //! What one job does around the stage itself: lock its key, look again for a result, run, check that its inputs are
 //! still what they were, take its outputs, publish its record.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    path::PathBuf,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
 use palinode_cache::{Cache, CacheError, External, KeyLock, Record, Scratch};
@@ -18,8 +9,13 @@ use serde_json::Value;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
+    attempts::Attempts,
     event::Event,
+    execute::Git,
     executor::{Executor, JobError},
+    gpus::Gpus,
+    graph::Resources,
+    interrupt::Interrupt,
     job::{InputFile, InputFiles, Job, JobInput, JobReport},
     plan::{Identity, lost},
     stage::StageKind,
@@ -27,21 +23,19 @@ use crate::{
     why::Reason,
 };
 
+mod attempt;
 mod kept;
 mod outputs;
 mod record;
 
 pub use self::kept::failed_dir;
 
-/// How often another process's lock is tried again.
-const RETRY: Duration = Duration::from_millis(25);
-
 /// Everything that one job needs.
 pub(crate) struct Task {
     pub(crate) cache: Cache,
     pub(crate) executor: Arc<dyn Executor>,
     pub(crate) events: UnboundedSender<Event>,
-    pub(crate) cancelled: Arc<AtomicBool>,
+    pub(crate) interrupt: Interrupt,
     pub(crate) kind: Arc<dyn StageKind>,
     pub(crate) address: String,
     pub(crate) identity: Identity,
@@ -50,7 +44,12 @@ pub(crate) struct Task {
     pub(crate) inputs: BTreeMap<String, JobInput>,
     pub(crate) outside: BTreeMap<String, Arc<External>>,
     pub(crate) paths: BTreeMap<String, PathBuf>,
-    pub(crate) cpus: usize,
+    pub(crate) resources: Resources,
+    pub(crate) attempts: Attempts,
+    pub(crate) gpus: Gpus,
+    pub(crate) git: Git,
+    /// The right to make this result; given back when the job is over.
+    pub(crate) _lock: KeyLock,
 }
 
 /// A job's result.
@@ -63,12 +62,24 @@ pub(crate) struct Performed {
 /// Why there is no result.
 pub(crate) enum NoResult {
     Cancelled,
-    Failed { message: String, kept: Option<PathBuf> },
+    Failed(Failure),
+}
+
+/// What went wrong, and what is left of it.
+#[derive(Default)]
+pub(crate) struct Failure {
+    pub(crate) message: String,
+    /// Where its log and partial outputs are.
+    pub(crate) kept: Option<PathBuf>,
+    /// The last lines of its log.
+    pub(crate) tail: Vec<String>,
+    /// It was the stage itself that failed: another attempt may do better.
+    pub(crate) retry: bool,
 }
 
 impl NoResult {
-    fn failed(message: impl fmt::Display) -> Self {
-        Self::Failed { message: message.to_string(), kept: None }
+    pub(crate) fn failed(message: impl fmt::Display) -> Self {
+        Self::Failed(Failure { message: message.to_string(), ..Failure::default() })
     }
 }
 
@@ -80,48 +91,22 @@ impl From<CacheError> for NoResult {
 
 impl Task {
     pub(crate) async fn perform(self) -> Result<Performed, NoResult> {
-        let _lock = self.lock().await?;
         if self.reason != Reason::Forced
             && let Some(record) = self.cache.record(&self.identity.key)?
             && lost(&record, &self.cache)?.is_empty()
         {
             return Ok(Performed { record: Arc::new(record), seconds: None });
         }
-        let scratch = self.cache.scratch()?;
-        let job = self.job(&scratch);
-        let log = Arc::new(StageLog::new(self.address.clone(), self.events.clone()));
         let _ = self.events.send(Event::StageStarted {
             address: self.address.clone(),
-            kind: job.kind.clone(),
+            kind: self.kind.name().to_owned(),
             key: self.identity.key,
             reason: self.reason.to_string(),
         });
-        let (started, clock) = (Timestamp::now(), Instant::now());
-        let ran = self.executor.execute(job.clone(), log.clone(), self.cancelled.clone()).await;
-        let took = Took { started, seconds: clock.elapsed().as_secs_f64() };
-        let collect = tokio::task::spawn_blocking(move || self.collect(ran, &scratch, &job, &log, took));
-        collect.await.unwrap_or_else(|error| Err(NoResult::failed(format!("collecting its outputs failed: {error}"))))
+        self.attempts().await
     }
 
-    /// Waits for the right to make this result. Another process that has it may be making it.
-    async fn lock(&self) -> Result<KeyLock, NoResult> {
-        let mut told = false;
-        loop {
-            if self.cancelled.load(Ordering::Relaxed) {
-                return Err(NoResult::Cancelled);
-            }
-            if let Some(lock) = self.cache.try_lock(&self.identity.key)? {
-                return Ok(lock);
-            }
-            if !std::mem::replace(&mut told, true) {
-                let (address, key) = (self.address.clone(), self.identity.key);
-                let _ = self.events.send(Event::StageWaiting { address, key });
-            }
-            tokio::time::sleep(RETRY).await;
-        }
-    }
-
-    fn job(&self, scratch: &Scratch) -> Job {
+    fn job(&self, scratch: &Scratch, gpus: &[usize]) -> Job {
         let files = |external: &External| InputFiles {
             digest: external.tree.digest(),
             files: external
@@ -141,8 +126,8 @@ impl Task {
             files: self.outside.iter().map(|(param, external)| (param.clone(), files(external))).collect(),
             inputs: self.inputs.clone(),
             scratch: scratch.path().to_owned(),
-            cpus: self.cpus,
-            gpus: Vec::new(),
+            cpus: self.resources.cpus,
+            gpus: gpus.to_vec(),
         }
     }
 
@@ -154,17 +139,19 @@ impl Task {
         log: &StageLog,
         took: Took,
     ) -> Result<Performed, NoResult> {
-        let result = match ran {
-            Ok(report) => self.record(report, scratch, job, log, took),
+        let (result, printed) = match ran {
+            Ok(report) => (self.record(report, scratch, job, log, took), Vec::new()),
             Err(JobError::Cancelled) => return Err(NoResult::Cancelled),
-            Err(error) => Err(NoResult::failed(error)),
+            Err(error) => {
+                // Another attempt finds the same kinds in the same executor.
+                let retry = !matches!(error, JobError::UnknownKind(_));
+                let failure = Failure { message: error.to_string(), retry, ..Failure::default() };
+                let printed = if let JobError::Crashed { output, .. } = error { output } else { Vec::new() };
+                (Err(NoResult::Failed(failure)), printed)
+            }
         };
         result.map_err(|error| match error {
-            NoResult::Failed { message, .. } => {
-                let kept = self.keep(scratch, log, &message);
-                let kept = kept.map_err(|error| tracing::warn!(%error, "can't keep what a failed stage left")).ok();
-                NoResult::Failed { message, kept }
-            }
+            NoResult::Failed(failure) => NoResult::Failed(self.keep(failure, scratch, log, &printed)),
             NoResult::Cancelled => NoResult::Cancelled,
         })
     }

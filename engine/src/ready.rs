@@ -140,16 +140,17 @@ impl ReadyQueue {
         Some(id)
     }
 
+    /// Says that the running task `id` can't go on just now: what it occupied is free again, and it may be queued again.
+    pub fn park(&mut self, id: TaskId) {
+        debug_assert_eq!(self.states[id], State::Running);
+        self.release(id);
+        self.states[id] = State::Ready;
+    }
+
     /// Says that `id` ended, with what it needs free again. One that is ready or queued may end without having run.
     pub fn end(&mut self, id: TaskId, success: bool) -> Next {
         match self.states[id] {
-            State::Running => {
-                let resources = &self.tasks[id].resources;
-                self.used.jobs -= 1;
-                self.used.cpus -= resources.cpus;
-                self.used.gpus -= resources.gpus;
-                self.used.memory_mib -= resources.memory_mib;
-            }
+            State::Running => self.release(id),
             State::Queued => {
                 self.queued.remove(&(Reverse(self.priority[id]), id));
             }
@@ -182,6 +183,14 @@ impl ReadyQueue {
     /// Tasks that run now.
     pub fn running(&self) -> usize {
         self.used.jobs
+    }
+
+    fn release(&mut self, id: TaskId) {
+        let resources = &self.tasks[id].resources;
+        self.used.jobs -= 1;
+        self.used.cpus -= resources.cpus;
+        self.used.gpus -= resources.gpus;
+        self.used.memory_mib -= resources.memory_mib;
     }
 
     fn fits(&self, resources: &Resources) -> bool {

@@ -11,6 +11,7 @@ use serde_yaml::Value as Yaml;
 
 use crate::{
     address::Reference,
+    attempts::Attempts,
     axes::{self, Axis},
     data::{describe, json, key_text, no_templates},
     graph::{Missing, Resources},
@@ -44,6 +45,7 @@ pub(crate) struct StageSpec {
     pub(crate) skip: Vec<Skip>,
     pub(crate) missing: Option<Missing>,
     pub(crate) resources: Resources,
+    pub(crate) attempts: Attempts,
     /// Its shape is as declared: nothing about inputs and axes had to be left out.
     pub(crate) sound: bool,
 }
@@ -66,7 +68,8 @@ pub(crate) struct Skip {
 }
 
 const TOP: [&str; 4] = ["name", "params", "axes", "stages"];
-const STAGE: [&str; 8] = ["uses", "with", "inputs", "over", "gather", "skip", "missing", "resources"];
+const STAGE: [&str; 10] =
+    ["uses", "with", "inputs", "over", "gather", "skip", "missing", "resources", "retries", "timeout"];
 
 impl Spec {
     /// Reads the whole file; problems go to `report`.
@@ -116,6 +119,7 @@ impl StageSpec {
             skip: Vec::new(),
             missing: None,
             resources: Resources::default(),
+            attempts: Attempts::default(),
             sound: true,
             place,
         };
@@ -142,6 +146,8 @@ impl StageSpec {
                     _ => report.at(&place, wrong("`missing`", "`error` or `drop`", value)),
                 },
                 "resources" => stage.resources = read_resources(value, &place, report),
+                "retries" => stage.attempts.read_retries(value, &place, report),
+                "timeout" => stage.attempts.read_timeout(value, &place, report),
                 _ => report.at(&place.key(), unknown(key.clone(), "a stage", &STAGE)),
             }
             // An axis that stands twice leaves no doubt.
@@ -278,7 +284,7 @@ fn read_resources(value: &Yaml, place: &Place, report: &mut Report<'_>) -> Resou
 }
 
 /// `4GiB` in MiB, rounded up.
-fn mebibytes(text: &str) -> Option<u64> {
+pub fn mebibytes(text: &str) -> Option<u64> {
     let text = text.trim();
     let unit_at = text.find(|c: char| c.is_ascii_alphabetic())?;
     let amount: f64 =
@@ -301,16 +307,21 @@ fn is_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
 }
 
-fn unknown(key: String, within: &'static str, known: &[&str]) -> Mistake {
+pub(crate) fn unknown(key: String, within: &'static str, known: &[&str]) -> Mistake {
     Mistake::UnknownKey { key, within, known: known.iter().map(|key| (*key).to_owned()).collect() }
 }
 
-fn wrong(what: &str, expected: &'static str, found: &Yaml) -> Mistake {
+pub(crate) fn wrong(what: &str, expected: &'static str, found: &Yaml) -> Mistake {
     Mistake::WrongType { what: what.to_owned(), expected, found: describe(found) }
 }
 
 /// Keys, values and their places; empty, with a problem, if it is no mapping.
-fn mapping<'y>(what: &str, value: &'y Yaml, place: &Place, report: &mut Report<'_>) -> Vec<(String, &'y Yaml, Place)> {
+pub(crate) fn mapping<'y>(
+    what: &str,
+    value: &'y Yaml,
+    place: &Place,
+    report: &mut Report<'_>,
+) -> Vec<(String, &'y Yaml, Place)> {
     let Yaml::Mapping(map) = value else {
         report.at(place, wrong(what, "a mapping", value));
         return Vec::new();

@@ -19,6 +19,7 @@ use palinode_engine::{
     graph::Graph,
     plan::{Plan, PlanOptions, plan as make_plan},
     registry::Registry,
+    resources::TooMuch,
     select::{SelectError, Selection},
     spec::{Overrides, load},
 };
@@ -92,6 +93,12 @@ fn beside(file: &Path, name: &str) -> PathBuf {
 /// What a run would do.
 fn planned(graph: &Graph, selection: &Selection, cache: &Cache, force: BTreeSet<String>) -> Result<Plan, Failure> {
     make_plan(graph, selection, cache, &PlanOptions { force }).map_err(|error| Failure::usage(error.to_string()))
+}
+
+/// Stages that ask for more than there is.
+fn too_much(error: TooMuch) -> Failure {
+    let hint = error.hint.clone();
+    Failure::usage(error.to_string()).hint(hint)
 }
 
 /// Stages that `--force` names must exist.

@@ -2,11 +2,15 @@
 
 use std::fmt::Write as _;
 
-use palinode_engine::plan::{Decision, Plan};
+use palinode_engine::{
+    plan::{Decision, Plan},
+    resources,
+};
 
 use crate::{
     cli::{self, Format},
     exit::Exit,
+    machine,
     output::{Failure, out},
 };
 
@@ -15,6 +19,8 @@ pub(crate) fn plan(args: &cli::Plan) -> Result<Exit, Failure> {
     let selection = super::selection(&graph, &args.targets)?;
     let force = super::force(&graph, &args.force)?;
     let plan = super::planned(&graph, &selection, &super::cache(&args.pipeline)?, force)?;
+    // A plan that could not be run is none.
+    resources::check(&graph, &plan, machine::options(&args.resources).limits()).map_err(super::too_much)?;
     match args.format {
         Format::Json => out(&format!("{:#}\n", serde_json::json!(plan))),
         Format::Text => out(&text(&plan)),

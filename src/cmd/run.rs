@@ -1,42 +1,45 @@
 //! `palinode run`: bring a pipeline up to date.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread::available_parallelism,
-};
+use std::{sync::Arc, time::Duration};
 
 use palinode_engine::{
     event::RunSummary,
-    execute::{RunOptions, run as execute},
+    execute::{Git, RunError, RunOptions, run as execute},
     executor::InProcess,
+    interrupt::Interrupt,
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     cli::{Format, Run, Talk},
     exit::Exit,
+    git, machine,
     output::{Failure, out, say},
     report::{self, Report},
 };
+
+/// How long a run that is to stop at once may take to say so in its log.
+const LAST_WORDS: Duration = Duration::from_millis(1500);
 
 pub(crate) fn run(args: &Run, talk: &Talk) -> Result<Exit, Failure> {
     let graph = super::pipeline(&args.pipeline)?;
     let selection = super::selection(&graph, &args.targets)?;
     let force = super::force(&graph, &args.force)?;
     let cache = super::cache(&args.pipeline)?;
-    let cpus = available_parallelism().map_or(1, usize::from);
     let registry = super::registry();
     let executor = Arc::new(InProcess::new(move |kind| registry.get(kind).cloned()));
     let report = Report::new(talk);
-    let cancelled = Arc::new(AtomicBool::new(false));
+    let interrupt = Interrupt::default();
+    let here = super::beside(&args.pipeline.file, "");
+    let defaults = machine::options(&args.resources);
     let options = RunOptions {
-        jobs: args.jobs.map_or(cpus, usize::from),
+        jobs: args.jobs.map_or(defaults.jobs, usize::from),
+        fail_fast: args.fail_fast,
         force,
         out: Some(args.out.clone().unwrap_or_else(|| super::beside(&args.pipeline.file, "out"))),
-        cancelled: cancelled.clone(),
-        ..RunOptions::default()
+        git: Git::new(move || git::state(&here)),
+        interrupt: interrupt.clone(),
+        ..defaults
     };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -44,32 +47,49 @@ pub(crate) fn run(args: &Run, talk: &Talk) -> Result<Exit, Failure> {
         .build()
         .map_err(|error| Failure::usage(format!("can't start threads: {error}")))?;
     let summary = runtime.block_on(async {
-        tokio::spawn(interrupts(cancelled.clone()));
+        tokio::spawn(interrupts(interrupt.clone()));
         execute(&graph, &selection, &cache, options, executor, |event| report.event(event)).await
     });
-    let summary = summary.map_err(|error| Failure::usage(error.to_string()))?;
+    // A stage that timed out and didn't hear of it is not waited for.
+    runtime.shutdown_background();
+    let summary = summary.map_err(|error| match error {
+        RunError::TooMuch(error) => super::too_much(error),
+        error => Failure::usage(error.to_string()),
+    })?;
     match args.format {
         Format::Json => out(&format!("{:#}\n", serde_json::json!(summary)))?,
         Format::Text => out(&report::summary(&summary))?,
     };
-    Ok(exit(&summary))
+    Ok(exit(&summary, &interrupt))
 }
 
-fn exit(summary: &RunSummary) -> Exit {
+fn exit(summary: &RunSummary, interrupt: &Interrupt) -> Exit {
     match summary {
-        s if s.cancelled > 0 && s.failed == 0 => Exit::Interrupted,
         s if s.complete() => Exit::Done,
+        s if s.cancelled > 0 && interrupt.is_draining() => Exit::Interrupted,
         _ => Exit::Failed,
     }
 }
 
-/// The first Ctrl-C stops what runs at its next step and keeps what is done; the second leaves at once.
-async fn interrupts(cancelled: Arc<AtomicBool>) {
-    while tokio::signal::ctrl_c().await.is_ok() {
-        if cancelled.swap(true, Ordering::Relaxed) {
-            #[expect(clippy::exit, reason = "what is in the cache is whole at any time: nothing to clean up")]
-            std::process::exit(130);
+/// The first Ctrl-C lets what runs end; the second, or a SIGTERM, stops it.
+async fn interrupts(interrupt: Interrupt) {
+    let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        return;
+    };
+    tokio::select! {
+        _ = int.recv() => {
+            interrupt.drain();
+            say("stopping: what runs may end, nothing new begins; Ctrl-C again stops at once\n");
+            tokio::select! {
+                _ = int.recv() => {}
+                _ = term.recv() => {}
+            }
         }
-        say("stopping: what runs ends at its next step, what is done is kept; again to stop at once\n");
+        _ = term.recv() => {}
     }
+    interrupt.stop();
+    say("stopping at once\n");
+    tokio::time::sleep(LAST_WORDS).await;
+    #[expect(clippy::exit, reason = "what is in the cache is whole at any time: nothing to clean up")]
+    std::process::exit(130);
 }

@@ -1,9 +1,6 @@
 //! What follows when an instance ends: what is told, what becomes ready, what is blocked; and the run's summary.
 
-use std::{
-    path::PathBuf,
-    sync::{Arc, atomic::Ordering},
-};
+use std::sync::Arc;
 
 use palinode_cache::{Record, StageKey};
 use petgraph::graph::NodeIndex;
@@ -11,7 +8,7 @@ use petgraph::graph::NodeIndex;
 use super::{Dispatcher, RunError};
 use crate::{
     event::{Event, NodeOutcome, Outcome, RunSummary},
-    perform::{NoResult, Performed},
+    perform::{Failure, NoResult, Performed},
     plan::Settled,
     ready::TaskId,
 };
@@ -30,19 +27,21 @@ impl Dispatcher<'_> {
             }
             Err(NoResult::Cancelled) => {
                 for id in std::iter::once(id).chain(same) {
-                    self.cancelled(id)?;
+                    self.cancelled(id);
                     self.queue.end(id, false);
                 }
             }
-            Err(NoResult::Failed { message, kept }) => {
+            Err(NoResult::Failed(failure)) => {
                 let first = self.plan.nodes[id].address.clone();
-                ready.extend(self.failed(id, key, message.clone(), kept)?);
+                let message = format!("the same result as {first}: {}", failure.message);
+                ready.extend(self.failed(id, key, failure));
                 for id in same {
-                    ready.extend(self.failed(id, key, format!("the same result as {first}: {message}"), None)?);
+                    let failure = Failure { message: message.clone(), ..Failure::default() };
+                    ready.extend(self.failed(id, key, failure));
                 }
             }
         }
-        if !self.options.cancelled.load(Ordering::Relaxed) {
+        if !self.is_ending() {
             self.settle_ready(ready)?;
         }
         Ok(())
@@ -68,34 +67,29 @@ impl Dispatcher<'_> {
         }
         self.planner.settle(node.node, Settled::Done(record));
         self.outcomes[id] = Some(NodeOutcome { address, key: Some(key), outcome, seconds: ran.unwrap_or(0.0) });
-        self.tell(&event)?;
+        self.tell(&event);
         let next = self.queue.end(id, true);
         Ok(next.ready)
     }
 
-    fn failed(
-        &mut self,
-        id: TaskId,
-        key: Option<StageKey>,
-        message: String,
-        kept: Option<PathBuf>,
-    ) -> Result<Vec<TaskId>, RunError> {
+    fn failed(&mut self, id: TaskId, key: Option<StageKey>, failure: Failure) -> Vec<TaskId> {
         let address = self.plan.nodes[id].address.clone();
-        self.tell(&Event::StageFailed { address: address.clone(), message: message.clone(), kept })?;
+        let Failure { message, kept, tail, .. } = failure;
+        self.failed += 1;
+        self.tell(&Event::StageFailed { address: address.clone(), message: message.clone(), kept, tail });
         self.no_result(id, key, Outcome::Failed(message));
         let next = self.queue.end(id, false);
         for (blocked, _) in next.blocked {
             let by = address.clone();
-            self.tell(&Event::StageBlocked { address: self.plan.nodes[blocked].address.clone(), by: by.clone() })?;
+            self.tell(&Event::StageBlocked { address: self.plan.nodes[blocked].address.clone(), by: by.clone() });
             self.no_result(blocked, None, Outcome::Blocked(by));
         }
-        Ok(next.ready)
+        next.ready
     }
 
-    pub(super) fn cancelled(&mut self, id: TaskId) -> Result<(), RunError> {
-        self.tell(&Event::StageCancelled { address: self.plan.nodes[id].address.clone() })?;
+    fn cancelled(&mut self, id: TaskId) {
+        self.tell(&Event::StageCancelled { address: self.plan.nodes[id].address.clone() });
         self.no_result(id, None, Outcome::Cancelled);
-        Ok(())
     }
 
     fn no_result(&mut self, id: TaskId, key: Option<StageKey>, outcome: Outcome) {
@@ -104,14 +98,13 @@ impl Dispatcher<'_> {
         self.outcomes[id] = Some(NodeOutcome { address: node.address.clone(), key, outcome, seconds: 0.0 });
     }
 
-    /// Nothing runs and nothing can start: what is left was not begun because the run was cancelled.
-    pub(super) fn cancel_rest(&mut self) -> Result<(), RunError> {
+    /// Nothing runs and nothing can start: what is left was not begun because the run was to end.
+    pub(super) fn cancel_rest(&mut self) {
         for id in 0..self.outcomes.len() {
             if self.outcomes[id].is_none() {
-                self.cancelled(id)?;
+                self.cancelled(id);
             }
         }
-        Ok(())
     }
 
     /// Each instance that has a result, with it.

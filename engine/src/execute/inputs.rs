@@ -42,7 +42,7 @@ impl Dispatcher<'_> {
         for (name, entry) in &tree.0 {
             let Some(path) = self.cache.locate(entry)? else {
                 let message = format!("`{name}` of input `{port}` was lost or damaged during this run; run again");
-                return Err(NoResult::Failed { message, kept: None });
+                return Err(NoResult::failed(message));
             };
             files.insert(name.clone(), InputFile { path, entry: *entry });
         }

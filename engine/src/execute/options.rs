@@ -2,14 +2,19 @@
 
 use std::{
     collections::BTreeSet,
-    io,
+    fmt, io,
     path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
+    sync::{Arc, LazyLock},
 };
 
 use palinode_cache::CacheError;
 
-use crate::{plan::PlanError, publish::PublishError};
+use crate::{
+    interrupt::Interrupt,
+    plan::PlanError,
+    publish::PublishError,
+    resources::{Limits, TooMuch},
+};
 
 /// How to run.
 #[derive(Debug, Clone)]
@@ -18,16 +23,30 @@ pub struct RunOptions {
     pub jobs: usize,
     /// CPUs that they may keep busy; `None`: those that there are.
     pub cpus: Option<usize>,
-    /// GPUs.
-    pub gpus: usize,
+    /// Ids of the GPUs that they may use.
+    pub gpus: Vec<usize>,
+    /// Where GPU ids are claimed, so that two processes don't use the same; needed only where there are GPUs.
+    pub gpu_locks: Option<PathBuf>,
     /// Memory in MiB that they may declare together; `None`: no limit.
     pub memory_mib: Option<u64>,
+    /// Begin nothing new after a stage failed; else all that doesn't need it goes on.
+    pub fail_fast: bool,
     /// Names of stages that run even if their result is there.
     pub force: BTreeSet<String>,
     /// Where figures and tables are published; `None`: nowhere.
     pub out: Option<PathBuf>,
-    /// Set it to stop: nothing new is begun, and what runs stops at its next report of progress.
-    pub cancelled: Arc<AtomicBool>,
+    /// Tells the state of the git checkout for records; asked once, when the first result is recorded.
+    pub git: Git,
+    /// By which the run is ended early.
+    pub interrupt: Interrupt,
+}
+
+impl RunOptions {
+    /// What a run may use.
+    pub fn limits(&self) -> Limits {
+        let cpus = self.cpus.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        Limits { cpus, memory_mib: self.memory_mib, gpus: self.gpus.len() }
+    }
 }
 
 impl Default for RunOptions {
@@ -35,12 +54,39 @@ impl Default for RunOptions {
         Self {
             jobs: 1,
             cpus: None,
-            gpus: 0,
+            gpus: Vec::new(),
+            gpu_locks: None,
             memory_mib: None,
+            fail_fast: false,
             force: BTreeSet::new(),
             out: None,
-            cancelled: Arc::default(),
+            git: Git::default(),
+            interrupt: Interrupt::default(),
         }
+    }
+}
+
+/// The state of a git checkout, read when it is first asked for.
+#[derive(Clone, Default)]
+pub struct Git(Option<Arc<Reader>>);
+
+type Reader = LazyLock<Option<String>, Box<dyn FnOnce() -> Option<String> + Send>>;
+
+impl Git {
+    /// As `read` says.
+    pub fn new(read: impl FnOnce() -> Option<String> + Send + 'static) -> Self {
+        Self(Some(Arc::new(LazyLock::new(Box::new(read)))))
+    }
+
+    /// The state, if there is a checkout.
+    pub fn state(&self) -> Option<String> {
+        self.0.as_ref().and_then(|reader| LazyLock::force(reader).clone())
+    }
+}
+
+impl fmt::Debug for Git {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Git")
     }
 }
 
@@ -50,6 +96,9 @@ pub enum RunError {
     /// There is no plan.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// A stage asks for more than there is.
+    #[error(transparent)]
+    TooMuch(#[from] TooMuch),
     /// The cache failed.
     #[error(transparent)]
     Cache(#[from] CacheError),

@@ -37,7 +37,7 @@ pub(super) fn queue(graph: &Graph, plan: &Plan, options: &RunOptions) -> ReadyQu
         let needs = needs.into_iter().map(|(on, success)| Need { on, success }).collect();
         ready::Task { needs, resources: instance.resources.clone(), seconds }
     });
-    let cpus = options.cpus.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let memory_mib = options.memory_mib.unwrap_or(u64::MAX);
-    ReadyQueue::new(tasks.collect(), Limits { jobs: options.jobs, cpus, gpus: options.gpus, memory_mib })
+    let limits = options.limits();
+    let memory_mib = limits.memory_mib.unwrap_or(u64::MAX);
+    ReadyQueue::new(tasks.collect(), Limits { jobs: options.jobs, cpus: limits.cpus, gpus: limits.gpus, memory_mib })
 }

@@ -17,6 +17,7 @@ use crate::{
 
 mod failures;
 mod figures;
+mod scheduling;
 
 /// Digests differ from build to build of the test's own fixtures: long ones as `[digest]`, short ones as `[short]`.
 fn redact(text: &str) -> String {

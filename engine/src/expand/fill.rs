@@ -121,6 +121,7 @@ impl Expansion<'_> {
                 paths: filled.paths.clone(),
                 inputs,
                 resources: stage.resources.clone(),
+                attempts: stage.attempts.clone(),
             };
             let edges: Vec<_> = instance.links().map(|(port, node)| (port.to_owned(), node)).collect();
             let node = dag.add_node(instance);

@@ -57,7 +57,7 @@ impl Task {
             os: std::env::consts::OS.to_owned(),
             arch: std::env::consts::ARCH.to_owned(),
             palinode: env!("CARGO_PKG_VERSION").to_owned(),
-            git: None,
+            git: self.git.state(),
             determinism: determinism.to_owned(),
             device: device.to_owned(),
             started: took.started,

@@ -1,7 +1,5 @@
 //! Stages that fail, stop or come out otherwise.
 
-use std::{sync::atomic::Ordering, time::Duration};
-
 use super::*;
 use crate::perform::failed_dir;
 
@@ -94,22 +92,4 @@ fn two_files_of_one_name_in_an_output_are_an_error() {
     let mut pipe = Pipe::new();
     pipe.outside("a", &folder, json!({ "include": "" }));
     assert_snapshot!(format!("{:?}", outcome(&place.run(&pipe), "a")), @r#"Failed("output `text` has two files named `text.txt`: one written, one included")"#);
-}
-
-#[test]
-fn a_cancelled_run_stops_what_runs_and_begins_nothing() {
-    let place = Place::new();
-    let mut pipe = Pipe::new();
-    let a = pipe.add("a", "text", json!({ "mode": "endless" }));
-    pipe.after("b", a, json!({}));
-    let options = RunOptions { jobs: 1, ..place.options() };
-    let cancel = options.cancelled.clone();
-    let canceller = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(100));
-        cancel.store(true, Ordering::Relaxed);
-    });
-    let (summary, _) = place.try_run(&pipe, options).unwrap();
-    canceller.join().unwrap();
-    assert_eq!(counts(&summary), (0, 0, 0, 0, 2));
-    assert!(!summary.complete());
 }
