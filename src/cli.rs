@@ -79,8 +79,14 @@ pub(crate) struct Pipeline {
     /// The pipeline's YAML file.
     #[arg(value_name = "PIPELINE")]
     pub(crate) file: PathBuf,
-    /// Override a value of the file: `params.model=./weights`, `axes.seed=[0]`. The value is YAML; paths are relative
-    /// to the current folder.
+    /// Lay a profile of the file over it; several in the order given.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) profile: Vec<String>,
+    /// Lay the params of a YAML or JSON file over it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) params: Vec<PathBuf>,
+    /// Override a value of the file: `params.model=./weights`, `axes.seed=[0]`, `stages.tuned.with.steps=10`. The value
+    /// is YAML; paths are relative to the current folder.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// The cache's folder [default: `.palinode` beside the pipeline].

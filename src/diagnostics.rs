@@ -27,12 +27,19 @@ pub(crate) fn render(problems: &Problems) -> String {
 
 fn report(problems: &Problems, problem: &Problem) -> Report {
     let labels = problem.span.clone().map(|span| LabeledSpan::at(span, problem.label()));
-    let report = match problem.hint() {
-        Some(hint) => miette!(labels = labels.into_iter().collect::<Vec<_>>(), help = hint, "{}", problem.message()),
-        None => miette!(labels = labels.into_iter().collect::<Vec<_>>(), "{}", problem.message()),
+    // Without an excerpt, the file must be named.
+    let message = match (&problem.span, &problem.option, problems.file_of(problem)) {
+        (None, None, Some(file)) => format!("{}: {}", file.path.display(), problem.message()),
+        _ => problem.message(),
     };
-    match &problem.span {
-        Some(_) => report.with_source_code(NamedSource::new(problems.file.to_string_lossy(), problems.source.clone())),
-        None => report,
+    let report = match problem.hint() {
+        Some(hint) => miette!(labels = labels.into_iter().collect::<Vec<_>>(), help = hint, "{message}"),
+        None => miette!(labels = labels.into_iter().collect::<Vec<_>>(), "{message}"),
+    };
+    match (&problem.span, problems.file_of(problem)) {
+        (Some(_), Some(file)) => {
+            report.with_source_code(NamedSource::new(file.path.to_string_lossy(), file.text.clone()))
+        }
+        _ => report,
     }
 }

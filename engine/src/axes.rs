@@ -16,8 +16,10 @@ use crate::{
 pub(crate) struct Axis {
     pub(crate) name: String,
     pub(crate) labels: Vec<Label>,
-    /// Canonical texts of the labels in the file, before `--set`.
+    /// Canonical texts of the labels before a stronger layer replaced them.
     pub(crate) declared: Vec<String>,
+    /// Who that was.
+    pub(crate) replaced_by: String,
     /// It has a problem of its own, so that nothing else is said about those who use it.
     pub(crate) broken: bool,
     index: HashMap<String, usize>,
@@ -45,7 +47,7 @@ impl Axis {
         self.find(text).ok_or_else(|| {
             let (axis, label) = (self.name.clone(), text.to_owned());
             if self.declared.iter().any(|declared| declared == text) {
-                Mistake::LabelLeftOut { axis, label }
+                Mistake::LabelLeftOut { axis, label, by: self.replaced_by.clone() }
             } else {
                 Mistake::UnknownLabel { axis, label, known: self.labels.iter().map(|l| l.text.clone()).collect() }
             }

@@ -15,10 +15,12 @@ use std::{
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::{
+    defaults,
     graph::{Binding, Graph, Instance, Missing, Source, TableRow},
     mistake::Mistake,
     order::order,
-    overrides::{self, Overrides},
+    overlay::{Files, Overlaid, Reader, overlay},
+    overrides::Overrides,
     params::{Folders, Schema},
     points::{Bound, Link, MAX_POINTS, Points},
     problem::{Problems, Report},
@@ -33,25 +35,29 @@ use crate::{
 /// # Errors
 /// All problems of the file, and of `overrides`.
 pub fn load(file: &Path, registry: &Registry, overrides: &Overrides) -> Result<Graph, Problems> {
-    let (mut source, unreadable) = yaml::read(file);
-    let parsed = match unreadable {
-        Some(found) => Err(vec![found]),
-        None => yaml::parse(&mut source),
-    };
-    let mut report = Report::new(&source);
-    let graph = match parsed {
-        Err(found) => {
-            found.into_iter().for_each(|(span, mistake)| report.spanned(span, mistake));
-            None
-        }
-        Ok(mut value) => {
-            let declared = overrides::apply(&mut value, overrides, &mut report);
-            let spec = Spec::read(file, &value, &declared, &mut report);
-            Expansion::new(&spec, registry).expand(file, &overrides.cwd, &mut report)
-        }
-    };
-    report.finish(file)?;
-    graph.ok_or_else(|| Problems { file: file.to_owned(), source: source.text().to_owned(), problems: Vec::new() })
+    load_with(file, registry, overrides, &yaml::from_disk)
+}
+
+/// The same; files are had from `read`.
+pub(crate) fn load_with(
+    file: &Path,
+    registry: &Registry,
+    overrides: &Overrides,
+    read: Reader<'_>,
+) -> Result<Graph, Problems> {
+    let Overlaid { files, value, replaced, found } = overlay(file, overrides, read);
+    let mut report = Report::new(&files);
+    found.into_iter().for_each(|found| report.found(found));
+    let graph = value.and_then(|value| {
+        defaults::check(&value, registry, &mut report);
+        let spec = Spec::read(file, &value, &replaced, &mut report);
+        Expansion::new(&spec, registry).expand(&files, &overrides.cwd, &mut report)
+    });
+    let problems = report.finish(file);
+    match graph {
+        Some(graph) if problems.problems.is_empty() => Ok(graph),
+        _ => Err(problems),
+    }
 }
 
 struct Expansion<'a> {
@@ -79,7 +85,7 @@ impl<'a> Expansion<'a> {
         (name, stage)
     }
 
-    fn expand(&self, file: &Path, command: &Path, report: &mut Report<'_>) -> Option<Graph> {
+    fn expand(&self, files: &Files, command: &Path, report: &mut Report<'_>) -> Option<Graph> {
         let count = self.spec.stages.len();
         let mut wires = Vec::new();
         let mut sound = Vec::new();
@@ -95,9 +101,8 @@ impl<'a> Expansion<'a> {
         }
         let order = order(&wires, &sound, self.spec, report);
 
-        let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
-        let folder = absolute.parent().unwrap_or(Path::new("/"));
-        let mut folders = Folders { file: folder, command, exists: HashMap::new() };
+        let of_files = files.files.iter().map(|file| file.folder.as_path()).collect();
+        let mut folders = Folders { files: of_files, command, exists: HashMap::new() };
         let mut points: Vec<Option<Points>> = (0..count).map(|_| None).collect();
         let mut dag: DiGraph<Instance, String> = DiGraph::new();
         let mut nodes = 0u32;
@@ -130,7 +135,7 @@ impl<'a> Expansion<'a> {
         let order = dag.node_indices().collect();
         (dag.node_count() == nodes as usize).then(|| Graph {
             pipeline: self.spec.name.clone(),
-            file: file.to_owned(),
+            file: files.files[0].path.clone(),
             dag,
             order,
         })

@@ -1,5 +1,9 @@
 //! Each mistake that a pipeline's file can hold, and the only place that words them.
 
+mod words;
+
+pub(crate) use words::suggestion;
+
 use crate::yaml::{MAX_BYTES, MAX_DEPTH, MAX_VALUES};
 
 /// What is wrong, with its data.
@@ -9,6 +13,12 @@ pub enum Mistake {
     // The file.
     #[error("the file can't be read: {error}")]
     Unreadable { error: String },
+    #[error("`{name}` can't be read: {error}")]
+    NamedUnreadable { name: String, error: String, looked: String },
+    #[error("files extend each other in a circle: {}", files.join(" -> "))]
+    ExtendsCycle { files: Vec<String> },
+    #[error("more than {limit} files make up this pipeline")]
+    TooManyFiles { limit: usize },
     #[error("the file is larger than {} MiB", MAX_BYTES >> 20)]
     TooLarge,
     #[error("the file is not UTF-8 text")]
@@ -115,8 +125,8 @@ pub enum Mistake {
     RecordFields { axis: String, difference: String },
     #[error("the axis `{axis}` has no label `{label}`")]
     UnknownLabel { axis: String, label: String, known: Vec<String> },
-    #[error("the label `{label}` of the axis `{axis}` was left out by `--set`")]
-    LabelLeftOut { axis: String, label: String },
+    #[error("the label `{label}` of the axis `{axis}` was left out by {by}")]
+    LabelLeftOut { axis: String, label: String, by: String },
     #[error("`{axis}` stands twice in `{list}`")]
     AxisTwice { axis: String, list: &'static str },
     #[error("`over: {axis}`, but the input `{port}` already brings `{axis}`")]
@@ -153,164 +163,24 @@ pub enum Mistake {
     SetUnknown { path: String, known: Vec<String> },
     #[error("`{path}` can't be set")]
     SetPath { path: String },
+    #[error("`{path}` has {}, not [{index}]", indices(*length))]
+    SetIndex { path: String, index: usize, length: usize },
+    #[error("`{path}` is {found}, not {expected}")]
+    SetNotA { path: String, expected: &'static str, found: String },
+
+    // Profiles and defaults.
+    #[error("there is no profile `{profile}`")]
+    UnknownProfile { profile: String, known: Vec<String> },
+    #[error("the profile names the {what} `{name}`, which the pipeline doesn't have")]
+    ProfileUnknown { what: &'static str, name: String, known: Vec<String> },
+    #[error("`with` can't have defaults for all of `{pattern}`: kinds differ in their params")]
+    DefaultsForAll { pattern: String },
 }
 
-impl Mistake {
-    /// A few words for the marked place.
-    pub fn label(&self) -> &'static str {
-        use Mistake::*;
-        match self {
-            Unreadable { .. } | TooLarge | Empty => "this file",
-            NotUtf8 => "these bytes",
-            SeveralDocuments => "second document",
-            Tab => "a tab",
-            Syntax { .. } => "here",
-            TooDeep | TooMany => "too much from here",
-            More { .. } => "this file",
-            SelfAlias => "inside its own anchor",
-            DuplicateKey { .. } => "second time",
-            UnknownKey { .. } | UnknownParam { .. } => "not known",
-            MissingKey { .. } | MissingParam { .. } => "lacks it",
-            WrongType { .. } | ParamType { .. } => "wrong type",
-            NotData { .. } | BadName { .. } | BadMemory { .. } | BadLabel { .. } => "not allowed",
-            UnknownKind { .. } => "no such kind",
-            Param { .. } => "here",
-            NoSuchPath { .. } => "no such file or folder",
-            EmptyPath { .. } => "empty",
-            UnclosedTemplate => "no closing brace",
-            UnknownName { .. } => "no such name",
-            UnknownField { .. } => "no such field",
-            NotText { .. } => "not a single value",
-            GatheredAxis { .. } => "gathered",
-            AxisNotHere { .. } => "not an axis of this stage",
-            TemplateHere => "stays as it is",
-            UnknownPort { .. } => "no such input",
-            UnlinkedPort { .. } => "lacks an input",
-            UnknownStage { .. } => "no such stage",
-            UnknownOutput { .. } => "no such output",
-            BadLink { .. } => "not an input",
-            PortType { .. } => "wrong type",
-            TableToOne { .. } => "a table",
-            Cycle { .. } => "part of the circle",
-            UnknownAxis { .. } | NoAxisThere { .. } | SkipAxis { .. } => "no such axis",
-            EmptyAxis { .. } => "empty",
-            DuplicateLabel { .. } => "second time",
-            LabelClash { .. } => "the same label",
-            MixedAxis { .. } => "differs from the first",
-            RecordName { .. } => "no `name`",
-            RecordFields { .. } => "other fields than the first",
-            UnknownLabel { .. } => "no such label",
-            LabelLeftOut { .. } => "left out",
-            AxisTwice { .. } => "second time",
-            OverInherited { .. } => "already there",
-            GatherNothing { .. } => "nothing to gather",
-            GatheredTwice { .. } => "gathered twice",
-            MissingWithoutGather => "without `gather`",
-            SkipNothing { .. } => "matches nothing",
-            NoPoints { .. } => "no instances",
-            TooManyPoints { .. } | TooManyInstances { .. } | TooManyRows { .. } => "too many",
-            AxisUnused { .. } => "not used",
-            AxisWithoutEffect { .. } => "without effect",
-            MissingPoints { .. } => "points are missing",
-            SetUnknown { .. } | SetPath { .. } => "here",
-        }
+fn indices(length: usize) -> String {
+    match length {
+        0 => "no items".to_owned(),
+        1 => "one item, [0]".to_owned(),
+        length => format!("{length} items, [0] to [{}]", length - 1),
     }
-
-    /// What to do about it.
-    pub fn hint(&self) -> Option<String> {
-        use Mistake::*;
-        let text = match self {
-            Unreadable { .. } | TooMany | More { .. } => return None,
-            TableToOne { .. } => "fix a coordinate, like `stage[axis=label]`, or drop the `gather`",
-            BadLink { .. } => "write `stage`, `stage.output`, `stage[axis=label]` or `{ from: stage, gather: [axis] }`",
-            TooLarge => "put large lists into a file of their own, and give its path",
-            NotUtf8 => "save it as UTF-8",
-            Empty => "start with `name:` and `stages:`",
-            SeveralDocuments => "remove the `---` and what follows, or make it a file of its own",
-            Tab => "use spaces",
-            Syntax { .. } => "check the indentation, and quote texts that hold `: `, `#`, `{` or `[`",
-            TooDeep => "check for brackets that are not closed",
-            SelfAlias => "write the value out",
-            DuplicateKey { .. } => "remove or rename one",
-            UnknownKey { key, known, .. } => return suggestion(key, known),
-            MissingKey { key, .. } => return Some(format!("add `{key}: ...`")),
-            WrongType { expected: "a list", .. } => "put it in brackets: `[...]`",
-            WrongType { .. } | ParamType { .. } | EmptyPath { .. } => return None,
-            NotData { .. } => "only null, booleans, numbers, texts, lists and mappings are data",
-            BadName { .. } => "use letters, digits, `_` and `-`, starting with a letter; `params` is taken",
-            BadMemory { .. } => "write `4GiB`, `512MiB`, or a number of MiB",
-            UnknownKind { kind, known } => return suggestion(kind, known),
-            UnknownParam { field, known, .. } => return suggestion(field, known),
-            MissingParam { about, .. } => return about.clone(),
-            Param { hint, .. } => return hint.clone(),
-            NoSuchPath { looked, .. } => return Some(format!("looked for {looked}")),
-            UnclosedTemplate => "add `}`, or write `$${` for a literal `${`",
-            UnknownName { name, known } => return suggestion(name, known),
-            UnknownField { field, known, .. } => return suggestion(field, known),
-            NotText { .. } => "use it alone, as the whole value",
-            GatheredAxis { .. } => "use what stays after the `gather`, or gather it only at an input",
-            AxisNotHere { axis } => return Some(format!("introduce it: `over: [{axis}]`")),
-            TemplateHere => "write the value here, or `$${` for a literal `${`",
-            UnknownPort { port, known, .. } => return suggestion(port, known),
-            UnlinkedPort { accepts, givers, .. } | PortType { accepts, givers, .. } => {
-                return Some(match choice(givers) {
-                    Some(choice) => format!("{accepts} comes from {choice}"),
-                    None => format!("no stage of this file gives {accepts}"),
-                });
-            }
-            UnknownStage { name, known } => return suggestion(name, known),
-            UnknownOutput { output, known, .. } => return suggestion(output, known),
-            Cycle { .. } => "cut one of these links",
-            UnknownAxis { axis, known } => return suggestion(axis, known),
-            EmptyAxis { .. } => "give it at least one label",
-            DuplicateLabel { .. } => "labels are compared by value: `5e-5` is `0.00005`, and `1.0` is `1`",
-            LabelClash { .. } => "keep one of them",
-            BadLabel { .. } => "labels are numbers, texts or booleans, or records with a `name`",
-            MixedAxis { .. } => "make all of them records with a `name`, or none",
-            RecordName { .. } => "add `name: ...`, its label",
-            RecordFields { .. } => "give each record the same fields",
-            UnknownLabel { label, known, .. } => return suggestion(label, known),
-            LabelLeftOut { .. } => "keep it in the `--set`, or leave out what needs it",
-            AxisTwice { .. } => "drop one",
-            OverInherited { .. } => "drop it from `over`",
-            NoAxisThere { axis, known, .. } | GatherNothing { axis, known } => return suggestion(axis, known),
-            GatheredTwice { .. } => "gather it in one place",
-            MissingWithoutGather => "drop it",
-            SkipAxis { gathered: true, .. } => "it is gathered: choose at the input instead, `stage[axis=[...]]`",
-            SkipAxis { axis, known, .. } => return suggestion(axis, known),
-            SkipNothing { .. } => "drop it, or fix its labels",
-            NoPoints { .. } => "check `skip`, and what its inputs skip or fix",
-            TooManyPoints { .. } | TooManyInstances { .. } | TooManyRows { .. } => {
-                "shorten an axis, or `gather` earlier"
-            }
-            AxisUnused { axis } => return Some(format!("use `${{{axis}}}` in `with`, or drop it from `over`")),
-            AxisWithoutEffect { axis } => {
-                return Some(format!("drop `{axis}` from `over`: its points would be one result, told several times"));
-            }
-            MissingPoints { .. } => "`missing: drop` leaves them out, and what comes out tells so",
-            SetUnknown { path, known } => return suggestion(path, known),
-            SetPath { .. } => "`params.NAME`, `axes.NAME` and `stages.NAME.with.NAME` can be set",
-        };
-        Some(text.to_owned())
-    }
-}
-
-/// "did you mean", or what there is to choose from.
-pub(crate) fn suggestion(name: &str, known: &[String]) -> Option<String> {
-    let distance = |other: &String| strsim::damerau_levenshtein(&name.to_lowercase(), &other.to_lowercase());
-    // Long garbage is like nothing, and comparing it would take time.
-    let close = known.iter().filter(|_| name.len() < 80).map(|other| (distance(other), other)).min();
-    match close {
-        Some((distance, other)) if distance <= name.chars().count().max(3) / 3 => {
-            Some(format!("did you mean `{other}`?"))
-        }
-        _ => choice(known).map(|choice| format!("known: {choice}")),
-    }
-}
-
-/// The first few of `known`; `None` if there are none.
-fn choice(known: &[String]) -> Option<String> {
-    let shown: Vec<_> = known.iter().take(12).map(|other| format!("`{other}`")).collect();
-    let more = if known.len() > 12 { ", ..." } else { "" };
-    (!known.is_empty()).then(|| format!("{}{more}", shown.join(", ")))
 }

@@ -1,17 +1,33 @@
 //! `--set`: values from the command line, laid over the file's before it is read.
 
-use std::{collections::HashMap, path::PathBuf};
+mod path;
+
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    path::PathBuf,
+};
 
 use serde_yaml::{Mapping, Value};
 
-use crate::{mistake::Mistake, problem::Report, yaml};
+pub use path::{SetPath, Step};
+
+use crate::{
+    data::{describe, key_text},
+    mistake::Mistake,
+    overlay::{At, Files, Found, Layer, Replaced},
+    yaml,
+};
 
 /// What the command line says beside the file.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
-    /// `params.judge`, `axes.rank` or `stages.tuned.with.steps`, and the value, parsed as YAML. Of two for one path
-    /// the later counts.
-    pub sets: Vec<(String, Value)>,
+    /// `--profile`: names under `profiles:`. Of two that say something about one value the later counts.
+    pub profiles: Vec<String>,
+    /// `--params`: files of params, laid over the profiles.
+    pub params: Vec<PathBuf>,
+    /// `--set`: `params.judge`, `axes.rank[0]` or `stages.tuned.with.steps`, and the value, parsed as YAML. Laid over all
+    /// else; of two for one path the later counts.
+    pub sets: Vec<(SetPath, Value)>,
     /// The folder that paths given here are relative to.
     pub cwd: PathBuf,
 }
@@ -24,6 +40,14 @@ pub enum SetError {
     NoName {
         /// As given.
         set: String,
+    },
+    /// What stands before the `=` is no path.
+    #[error("`--set {set}`: {reason}")]
+    Path {
+        /// As given.
+        set: String,
+        /// In a few words.
+        reason: String,
     },
     /// The value is no YAML.
     #[error("the value of `--set {set}` is not valid YAML: {error}")]
@@ -41,83 +65,119 @@ impl Overrides {
     /// # Errors
     /// If one is no `path=value` with a value that is YAML.
     pub fn parse(sets: &[String], cwd: PathBuf) -> Result<Self, SetError> {
-        let parse = |set: &String| match set.split_once('=') {
-            Some((path, value)) if !path.trim().is_empty() => match yaml::value(value) {
-                Ok(value) => Ok((path.trim().to_owned(), value)),
-                Err(error) => Err(SetError::Value { set: set.clone(), error }),
-            },
-            _ => Err(SetError::NoName { set: set.clone() }),
+        let parse = |set: &String| {
+            let (path, value) = SetPath::parse(set).map_err(|reason| match reason {
+                None => SetError::NoName { set: set.clone() },
+                Some(reason) => SetError::Path { set: set.clone(), reason },
+            })?;
+            let value = yaml::value(value).map_err(|error| SetError::Value { set: set.clone(), error })?;
+            Ok((path, value))
         };
-        Ok(Self { sets: sets.iter().map(parse).collect::<Result<_, _>>()?, cwd })
+        Ok(Self { sets: sets.iter().map(parse).collect::<Result<_, _>>()?, cwd, ..Self::default() })
     }
 }
 
-/// Lays `overrides` over `file`. Gives the axes that were replaced, as the file has them.
-pub(crate) fn apply(file: &mut Value, overrides: &Overrides, report: &mut Report<'_>) -> HashMap<String, Value> {
-    let mut declared = HashMap::new();
-    for (path, value) in &overrides.sets {
-        let text = format!("{path}={}", shown(value));
-        match apply_one(file, path, value) {
-            Ok(Applied { path, before, picks }) => {
-                if let [top, axis] = path.as_slice()
-                    && top == "axes"
-                    && let Some(before) = before
+/// Lays those of `overrides` over `whole` that are about `defaults`, or those that are not.
+pub(crate) fn apply(
+    whole: &mut Value,
+    overrides: &Overrides,
+    about_defaults: bool,
+    files: &mut Files,
+    replaced: &mut HashMap<String, Replaced>,
+    found: &mut Vec<Found>,
+) {
+    for (path, value) in overrides.sets.iter().filter(|(path, _)| path.starts_with("defaults") == about_defaults) {
+        let text = format!("--set {path}={}", shown(value));
+        match apply_one(whole, path, value) {
+            Ok(Applied { before, picks }) => {
+                let names = path.texts();
+                let mut layer = Layer::of_set(text, names.clone());
+                if let ([axes, axis], Some(before)) = (names.as_slice(), before)
+                    && axes == "axes"
                 {
-                    declared.entry(axis.clone()).or_insert(before);
+                    if picks {
+                        layer.picked.insert(axis.clone());
+                    }
+                    if let Entry::Vacant(entry) = replaced.entry(axis.clone()) {
+                        entry.insert(Replaced { before, by: "`--set`".to_owned() });
+                    }
                 }
-                report.overridden(path, text, picks);
+                files.layers.push(layer);
             }
-            Err(mistake) => report.set(text, mistake),
+            Err(mistake) => found.push(Found { at: At::Option(text), mistake }),
         }
     }
-    declared
 }
 
 struct Applied {
-    path: Vec<String>,
     before: Option<Value>,
     picks: bool,
 }
 
-fn apply_one(file: &mut Value, path: &str, value: &Value) -> Result<Applied, Mistake> {
-    let segments: Vec<String> = path.split('.').map(str::to_owned).collect();
-    let texts: Vec<&str> = segments.iter().map(String::as_str).collect();
-    let may_be_new = match texts.as_slice() {
-        ["params", _, ..] | ["axes", _] => false,
-        ["stages", _, "with", _, ..] => true,
-        _ => return Err(Mistake::SetPath { path: path.to_owned() }),
+fn apply_one(whole: &mut Value, path: &SetPath, value: &Value) -> Result<Applied, Mistake> {
+    let steps = path.steps();
+    let top = steps.first().and_then(Step::key).unwrap_or_default();
+    // How many steps must lead to something that is there already.
+    let known_steps = match (top, steps.len()) {
+        ("params" | "axes", 2..) => steps.len(),
+        ("stages", 3..) => 2,
+        ("defaults", 3..) => 0,
+        _ => return Err(Mistake::SetPath { path: path.to_string() }),
     };
-    let mut node = &mut *file;
-    for (i, segment) in segments.iter().enumerate() {
-        // A stage may lack `with`, and `with` the param that is set.
-        if may_be_new && i >= 2 && node.is_mapping() && node.get(segment.as_str()).is_none() {
-            node[segment.as_str()] = Value::Mapping(Mapping::new());
+    let mut node = &mut *whole;
+    for (i, step) in steps.iter().enumerate() {
+        let so_far = || path.shown(i + 1);
+        if i >= known_steps
+            && let Step::Key(key) = step
+        {
+            if node.is_null() {
+                *node = Value::Mapping(Mapping::new());
+            }
+            if let Value::Mapping(map) = node
+                && find(map, key).is_none()
+            {
+                map.insert(key.as_str().into(), Value::Null);
+            }
         }
-        let known = match &*node {
-            Value::Mapping(map) => map.keys().filter_map(Value::as_str).map(str::to_owned).collect(),
-            _ => Vec::new(),
-        };
-        let unknown =
-            || Mistake::SetUnknown { path: segments[..=i].join("."), known: with_prefix(&segments[..i], known) };
-        node = match node.is_mapping() {
-            true => node.get_mut(segment.as_str()).ok_or_else(unknown)?,
-            false => return Err(unknown()),
+        node = match (step, node) {
+            (Step::Index(index), Value::Sequence(items)) => {
+                let length = items.len();
+                items.get_mut(*index).ok_or_else(|| Mistake::SetIndex { path: path.shown(i), index: *index, length })?
+            }
+            (Step::Key(key), Value::Mapping(map)) => match find(map, key) {
+                Some(key) => map.get_mut(&key).expect("it was just found"),
+                None => {
+                    let known = map.keys().filter_map(key_text).map(|key| path.sibling(i, &key)).collect();
+                    return Err(Mistake::SetUnknown { path: so_far(), known });
+                }
+            },
+            (Step::Index(_), other) => {
+                return Err(Mistake::SetNotA { path: path.shown(i), expected: "a list", found: describe(other) });
+            }
+            (Step::Key(_), Value::Null) => return Err(Mistake::SetUnknown { path: so_far(), known: Vec::new() }),
+            (Step::Key(_), other) => {
+                return Err(Mistake::SetNotA { path: path.shown(i), expected: "a mapping", found: describe(other) });
+            }
         };
     }
-    let (value, picks) = match texts.as_slice() {
-        ["axes", axis] => pick(axis, node, value)?,
+    let (value, picks) = match steps {
+        [_, Step::Key(axis)] if top == "axes" => pick(axis, node, value)?,
         _ => (value.clone(), false),
     };
-    let before = Some(std::mem::replace(node, value));
-    Ok(Applied { path: segments, before, picks })
+    Ok(Applied { before: Some(std::mem::replace(node, value)), picks })
 }
 
-fn with_prefix(path: &[String], known: Vec<String>) -> Vec<String> {
-    known.into_iter().map(|name| format!("{}.{name}", path.join("."))).collect()
+/// The key that reads `text`: it may be a number in the file.
+fn find(map: &Mapping, text: &str) -> Option<Value> {
+    let own = Value::from(text);
+    if map.contains_key(&own) {
+        return Some(own);
+    }
+    map.keys().find(|key| key_text(key).is_some_and(|key| key == text)).cloned()
 }
 
-/// Labels given for an axis of records pick these by name.
-fn pick(axis: &str, declared: &Value, labels: &Value) -> Result<(Value, bool), Mistake> {
+/// Labels given for an axis of records pick these by name; whether they did.
+pub(crate) fn pick(axis: &str, declared: &Value, labels: &Value) -> Result<(Value, bool), Mistake> {
     let (Value::Sequence(records), Value::Sequence(labels)) = (declared, labels) else {
         return Ok((labels.clone(), false));
     };

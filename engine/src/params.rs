@@ -69,18 +69,27 @@ impl Schema {
         report: &mut Report<'_>,
     ) -> bool {
         let problems = report.len();
-        if !self.open {
-            for field in with.keys().filter(|field| !self.fields.contains_key(*field)) {
-                let known = self.fields.keys().filter(|known| !with.contains_key(*known)).cloned().collect();
-                let mistake = Mistake::UnknownParam { kind: kind.to_owned(), field: field.clone(), known };
-                report.at(&place.to(field).key(), mistake);
-            }
-        }
+        self.check_known(kind, &with.keys().cloned().collect::<Vec<_>>(), place, report);
         for field in self.required.iter().filter(|field| !with.contains_key(*field)) {
             let about = self.fields.get(field).and_then(|field| field.about.clone());
             report.at(&place.key(), Mistake::MissingParam { kind: kind.to_owned(), field: field.clone(), about });
         }
         report.len() == problems
+    }
+}
+
+impl Schema {
+    /// Tells of params that are not known.
+    pub(crate) fn check_known(&self, kind: &str, given: &[String], place: &Place, report: &mut Report<'_>) {
+        if self.open {
+            return;
+        }
+        for field in given.iter().filter(|field| !self.fields.contains_key(*field)) {
+            let free = |known: &&String| !given.contains(known);
+            let known = self.fields.keys().filter(free).cloned().collect();
+            let mistake = Mistake::UnknownParam { kind: kind.to_owned(), field: field.clone(), known };
+            report.at(&place.to(field).key(), mistake);
+        }
     }
 }
 
@@ -186,7 +195,8 @@ fn describe(value: &Value) -> String {
 
 /// Folders that paths are relative to, and what was found there.
 pub(crate) struct Folders<'a> {
-    pub(crate) file: &'a Path,
+    /// By number of the file.
+    pub(crate) files: Vec<&'a Path>,
     pub(crate) command: &'a Path,
     pub(crate) exists: HashMap<PathBuf, bool>,
 }
@@ -289,11 +299,14 @@ impl With<'_> {
         };
         let template = self.fields.iter().find(|(field, _)| field == name).map(|(_, template)| template);
         let origins: Vec<_> =
-            items.iter().map(|(_, i, _)| template.map_or(Origin::File, |template| template.origin(*i))).collect();
+            items.iter().map(|(_, i, _)| template.map_or(Origin::MAIN, |template| template.origin(*i, at))).collect();
         let mut sound = true;
         for ((placeholder, i, value), origin) in items.into_iter().zip(origins) {
             let Value::String(text) = value else { continue };
-            let folder = if origin == Origin::Command { folders.command } else { folders.file };
+            let folder = match origin {
+                Origin::Command => folders.command,
+                Origin::File(file) => folders.files[file],
+            };
             let path = folder.join(&*text);
             let path = std::path::absolute(&path).unwrap_or(path);
             let exists = *folders.exists.entry(path.clone()).or_insert_with_key(|path| path.exists());

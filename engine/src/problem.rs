@@ -1,4 +1,4 @@
-//! What is wrong with a pipeline's file: every problem of it at once, each with its place. The words are in `mistake`.
+//! What is wrong with a pipeline: every problem at once, each with its place. The words are in `mistake`.
 
 use std::{
     collections::HashSet,
@@ -9,32 +9,35 @@ use std::{
 
 use crate::{
     mistake::Mistake,
-    source::{Place, Source},
+    overlay::{At, Files, Found, Located},
+    source::Place,
 };
 
 /// More problems than this are counted, not told.
 pub(crate) const MAX_PROBLEMS: usize = 200;
 
-/// One problem of a file, or of a `--set`.
+/// One problem of a file, or of an option.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Problem {
     /// What is wrong.
     pub mistake: Mistake,
-    /// Bytes of the source that it is about; none if it has no place there.
+    /// The file that it is in, by its place in [`Problems::files`].
+    pub file: usize,
+    /// Bytes of the file that it is about; none if it has no place there.
     pub span: Option<Range<usize>>,
     /// Line, from 1.
     pub line: Option<usize>,
     /// Column, from 1, in characters.
     pub column: Option<usize>,
-    /// The `--set` that it comes from.
-    pub set: Option<String>,
+    /// The option of the command line that it comes from, as in `--set params.x=1`.
+    pub option: Option<String>,
 }
 
 impl Problem {
     /// The sentence that says what is wrong.
     pub fn message(&self) -> String {
-        match &self.set {
-            Some(set) => format!("--set {set}: {}", self.mistake),
+        match &self.option {
+            Some(option) => format!("{option}: {}", self.mistake),
             None => self.mistake.to_string(),
         }
     }
@@ -50,13 +53,22 @@ impl Problem {
     }
 }
 
-/// All problems of a pipeline's file, in the order of the file. Never empty when given as an error.
+/// A file in which problems have their places.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its text.
+    pub text: String,
+}
+
+/// All problems of a pipeline, in the order of its files. Never empty when given as an error.
 #[derive(Debug, Clone)]
 pub struct Problems {
-    /// The file.
+    /// The pipeline's file.
     pub file: PathBuf,
-    /// Its text, in which the spans point.
-    pub source: String,
+    /// It, and the files that it brings along: what it extends, and files of params.
+    pub files: Vec<SourceFile>,
     /// The problems.
     pub problems: Vec<Problem>,
 }
@@ -67,6 +79,11 @@ impl Problems {
     pub fn render_plain(&self) -> String {
         self.to_string()
     }
+
+    /// The file that a problem is in.
+    pub fn file_of(&self, problem: &Problem) -> Option<&SourceFile> {
+        self.files.get(problem.file)
+    }
 }
 
 impl fmt::Display for Problems {
@@ -75,7 +92,8 @@ impl fmt::Display for Problems {
             if i > 0 {
                 f.write_str("\n")?;
             }
-            write!(f, "{}", self.file.display())?;
+            let file = self.file_of(problem).map_or(&self.file, |file| &file.path);
+            write!(f, "{}", file.display())?;
             if let (Some(line), Some(column)) = (problem.line, problem.column) {
                 write!(f, ":{line}:{column}")?;
             }
@@ -90,69 +108,71 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
-/// Collects problems while a file is read. Where a value came by `--set`, a problem with it names the set.
+/// Collects problems while a pipeline is read. Where a value came by an option, a problem with it names the option.
 pub(crate) struct Report<'a> {
-    source: &'a Source,
-    sets: Vec<Set>,
+    files: &'a Files,
     problems: Vec<Problem>,
-    told: HashSet<Problem>,
+    /// Where what was said.
+    told: HashSet<(usize, Option<Range<usize>>, String)>,
     /// All that were heard of, those too that were told before.
     heard: usize,
     /// Those of `heard` that leave it open what is meant.
     doubts: usize,
 }
 
-/// A `--set` that was applied.
-struct Set {
-    path: Vec<String>,
-    text: String,
-    /// It only chose among what the file declares.
-    picks: bool,
-}
-
 impl<'a> Report<'a> {
-    pub(crate) fn new(source: &'a Source) -> Self {
-        Self { source, sets: Vec::new(), problems: Vec::new(), told: HashSet::new(), heard: 0, doubts: 0 }
+    pub(crate) fn new(files: &'a Files) -> Self {
+        Self { files, problems: Vec::new(), told: HashSet::new(), heard: 0, doubts: 0 }
     }
 
-    /// Tells that the value at `path` now comes from the override `text`.
-    pub(crate) fn overridden(&mut self, path: Vec<String>, text: String, picks: bool) {
-        self.sets.push(Set { path, text, picks });
+    /// The file whose folder a path at `place` is relative to; `None` for the command line.
+    pub(crate) fn origin(&self, place: &Place) -> Option<usize> {
+        self.files.origin(place)
     }
 
-    /// Whether the value at `place` was given on the command line.
-    pub(crate) fn is_overridden(&self, place: &Place) -> bool {
-        self.sets.iter().any(|set| !set.picks && place.is_below(&set.path))
+    /// Whether all values have one origin.
+    pub(crate) fn one_origin(&self) -> bool {
+        self.files.is_plain()
     }
 
     /// Adds a problem at `place`.
     pub(crate) fn at(&mut self, place: &Place, mistake: Mistake) {
-        if let Some(set) = self.sets.iter().rev().find(|set| place.is_below(&set.path)) {
-            self.set(set.text.clone(), mistake);
-        } else {
-            self.spanned(self.source.span(place), mistake);
+        let files = self.files;
+        match files.locate(place) {
+            Located::Option(option) => self.option(option.to_owned(), mistake),
+            Located::File(file, place) => self.spanned(file, files.files[file].source.span(&place), mistake),
         }
     }
 
-    /// Adds a problem with the override `set`.
-    pub(crate) fn set(&mut self, set: String, mistake: Mistake) {
-        self.push(Problem { mistake, span: None, line: None, column: None, set: Some(set) });
+    /// Adds what was found before there was a report.
+    pub(crate) fn found(&mut self, found: Found) {
+        let files = self.files;
+        match found.at {
+            At::Span(file, span) => self.spanned(file, span, found.mistake),
+            At::Place(file, place) => self.spanned(file, files.files[file].source.span(&place), found.mistake),
+            At::Whole(place) => self.at(&place, found.mistake),
+            At::Option(option) => self.option(option, found.mistake),
+        }
+    }
+
+    fn option(&mut self, option: String, mistake: Mistake) {
+        self.push(Problem { mistake, file: 0, span: None, line: None, column: None, option: Some(option) });
     }
 
     /// Adds a problem with these bytes.
-    pub(crate) fn spanned(&mut self, span: Option<Range<usize>>, mistake: Mistake) {
+    fn spanned(&mut self, file: usize, span: Option<Range<usize>>, mistake: Mistake) {
         let (line, column) = match &span {
-            Some(span) => self.source.position(span.start),
+            Some(span) => self.files.files[file].source.position(span.start),
             None => (None, None),
         };
-        self.push(Problem { mistake, span, line, column, set: None });
+        self.push(Problem { mistake, file, span, line, column, option: None });
     }
 
     fn push(&mut self, problem: Problem) {
         self.heard += 1;
         self.doubts += usize::from(!matches!(problem.mistake, Mistake::AxisTwice { .. }));
         // A value behind an anchor may be read, and found wrong, several times.
-        if !self.is_full() && self.told.insert(problem.clone()) {
+        if !self.is_full() && self.told.insert((problem.file, problem.span.clone(), problem.message())) {
             self.problems.push(problem);
         }
     }
@@ -172,16 +192,24 @@ impl<'a> Report<'a> {
         self.doubts
     }
 
-    /// Ok if there were none.
-    pub(crate) fn finish(mut self, file: &Path) -> Result<(), Problems> {
-        if self.problems.is_empty() {
-            return Ok(());
-        }
-        self.problems.sort_by_key(|problem| problem.span.as_ref().map_or(0, |span| span.start));
+    /// All that were told, in the order of the files.
+    pub(crate) fn finish(mut self, file: &Path) -> Problems {
+        let start = |problem: &Problem| problem.span.as_ref().map_or(0, |span| span.start);
+        self.problems.sort_by_key(|problem| (problem.file, start(problem)));
         if self.is_full() {
             let mistake = Mistake::More { told: MAX_PROBLEMS };
-            self.problems.push(Problem { mistake, span: None, line: None, column: None, set: None });
+            self.problems.push(Problem { mistake, file: 0, span: None, line: None, column: None, option: None });
         }
-        Err(Problems { file: file.to_owned(), source: self.source.text().to_owned(), problems: self.problems })
+        // Nobody asks for the texts where nothing is wrong.
+        let files = match self.problems.is_empty() {
+            true => Vec::new(),
+            false => sources(self.files),
+        };
+        Problems { file: file.to_owned(), files, problems: self.problems }
     }
+}
+
+/// The files of a pipeline with their texts.
+pub(crate) fn sources(files: &Files) -> Vec<SourceFile> {
+    files.files.iter().map(|file| SourceFile { path: file.path.clone(), text: file.source.text().to_owned() }).collect()
 }

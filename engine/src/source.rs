@@ -40,9 +40,20 @@ impl Place {
         Self { path: self.path.clone(), part: Part::Text(text.into()) }
     }
 
-    /// Whether it is the value at `path`, or lies in it.
-    pub(crate) fn is_below(&self, path: &[String]) -> bool {
-        self.path.starts_with(path)
+    /// Keys and indices from the top.
+    pub(crate) fn path(&self) -> &[String] {
+        &self.path
+    }
+
+    /// The same part of the value that lies below `prefix`.
+    pub(crate) fn under(&self, prefix: &[&str]) -> Self {
+        let path = prefix.iter().map(|segment| (*segment).to_owned()).chain(self.path.iter().cloned()).collect();
+        Self { path, part: self.part.clone() }
+    }
+
+    /// The same part of the value at `path`.
+    pub(crate) fn with_path(&self, path: Vec<String>) -> Self {
+        Self { path, part: self.part.clone() }
     }
 }
 
@@ -76,6 +87,17 @@ pub(crate) enum Children {
 pub(crate) struct Entry {
     pub(crate) span: Range<usize>,
     pub(crate) value: usize,
+}
+
+/// How far a file goes along a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Reach {
+    /// So many keys and indices are there.
+    pub(crate) depth: usize,
+    /// All of them.
+    pub(crate) whole: bool,
+    /// The path goes on below a list or a scalar: nothing weaker shows through.
+    pub(crate) ends: bool,
 }
 
 impl Source {
@@ -134,6 +156,21 @@ impl Source {
             }
             _ => Some(value),
         }
+    }
+
+    /// How far the values of this file go along `path`.
+    pub(crate) fn reach(&self, path: &[String]) -> Reach {
+        let Some(mut node) = self.root else { return Reach { depth: 0, whole: false, ends: false } };
+        for (depth, segment) in path.iter().enumerate() {
+            match self.child(node, segment) {
+                Some((_, child)) => node = child,
+                None => {
+                    let ends = !matches!(self.nodes[node].children, Children::Map(..));
+                    return Reach { depth, whole: false, ends };
+                }
+            }
+        }
+        Reach { depth: path.len(), whole: true, ends: false }
     }
 
     fn child(&self, node: usize, segment: &str) -> Option<(Option<&Entry>, usize)> {

@@ -16,6 +16,7 @@ use crate::{
     data::{describe, json, key_text, no_templates},
     graph::{Missing, Resources},
     mistake::Mistake,
+    overlay::Replaced,
     overrides,
     problem::Report,
     source::Place,
@@ -67,13 +68,18 @@ pub(crate) struct Skip {
     pub(crate) matches: Vec<(String, Vec<String>, Place)>,
 }
 
-const TOP: [&str; 4] = ["name", "params", "axes", "stages"];
+const TOP: [&str; 7] = ["name", "params", "axes", "stages", "extends", "profiles", "defaults"];
 const STAGE: [&str; 10] =
     ["uses", "with", "inputs", "over", "gather", "skip", "missing", "resources", "retries", "timeout"];
 
 impl Spec {
     /// Reads the whole file; problems go to `report`.
-    pub(crate) fn read(file: &Path, root: &Yaml, declared: &HashMap<String, Yaml>, report: &mut Report<'_>) -> Self {
+    pub(crate) fn read(
+        file: &Path,
+        root: &Yaml,
+        replaced: &HashMap<String, Replaced>,
+        report: &mut Report<'_>,
+    ) -> Self {
         let top = Place::root();
         let mut spec = Self { name: String::new(), params: Json::Null, axes: Vec::new(), stages: IndexMap::new() };
         for (key, value, place) in mapping("the file", root, &top, report) {
@@ -81,7 +87,7 @@ impl Spec {
                 "name" | "params" | "axes" if value.is_null() => {}
                 "name" => spec.name = text("`name`", value, &place, report).unwrap_or_default(),
                 "params" => spec.params = read_params(value, &place, report),
-                "axes" => spec.axes = read_axes(value, &place, declared, report),
+                "axes" => spec.axes = read_axes(value, &place, replaced, report),
                 "stages" => {
                     for (name, stage, place) in mapping("`stages`", value, &place, report) {
                         if report.is_full() {
@@ -94,6 +100,9 @@ impl Spec {
                         spec.stages.insert(name, stage);
                     }
                 }
+                // Their content is in the rest already; what begins with `x-` is the user's: anchors, notes.
+                "extends" | "profiles" | "defaults" => {}
+                own if own.starts_with("x-") => {}
                 _ => report.at(&place.key(), unknown(key, "the file", &TOP)),
             }
         }
@@ -204,14 +213,17 @@ fn read_params(value: &Yaml, place: &Place, report: &mut Report<'_>) -> Json {
     params
 }
 
-fn read_axes(value: &Yaml, place: &Place, declared: &HashMap<String, Yaml>, report: &mut Report<'_>) -> Vec<Axis> {
+fn read_axes(value: &Yaml, place: &Place, replaced: &HashMap<String, Replaced>, report: &mut Report<'_>) -> Vec<Axis> {
     let mut read = Vec::new();
     for (name, value, place) in mapping("`axes`", value, place, report) {
         if !is_name(&name) || name == "params" {
             report.at(&place.key(), Mistake::BadName { what: "an axis", name: name.clone() });
         }
         let mut axis = Axis::read(&name, value, &place, report);
-        axis.declared = declared.get(&name).map(overrides::labels).unwrap_or_default();
+        if let Some(replaced) = replaced.get(&name) {
+            axis.declared = overrides::labels(&replaced.before);
+            axis.replaced_by = replaced.by.clone();
+        }
         for (i, label) in axis.labels.iter().enumerate() {
             let (place, value) = match &label.record {
                 Some(record) => (place.to(i), Json::Object(record.clone())),
@@ -267,6 +279,7 @@ fn read_resources(value: &Yaml, place: &Place, report: &mut Report<'_>) -> Resou
     for (key, value, place) in mapping("`resources`", value, place, report) {
         let whole = value.as_u64();
         match (key.as_str(), whole) {
+            ("cpus" | "gpus" | "memory", None) if value.is_null() => {}
             ("cpus", Some(cpus @ 1..)) => resources.cpus = usize::try_from(cpus).unwrap_or(usize::MAX),
             ("gpus", Some(gpus)) => resources.gpus = usize::try_from(gpus).unwrap_or(usize::MAX),
             ("memory", Some(mib)) => resources.memory_mib = mib,

@@ -4,14 +4,19 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use crate::{axes::Axis, axes::number_text, mistake::Mistake, problem::Report, source::Place};
+use crate::{
+    axes::{Axis, number_text},
+    mistake::Mistake,
+    problem::Report,
+    source::Place,
+};
 
 /// A value with its references resolved as far as the file alone allows: params are in, axes are open.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Template {
     Const(Value, Origin),
     /// A value by label of an axis.
-    Axis(usize, Vec<Value>, Origin),
+    Axis(usize, Vec<(Value, Origin)>),
     Text(Vec<Piece>, Origin),
     List(Vec<Template>),
     Map(Vec<(String, Template)>),
@@ -24,11 +29,17 @@ pub(crate) enum Piece {
     Axis(usize, Vec<String>),
 }
 
-/// Who gave a value: a path is relative to the file, or to the folder in which the command was typed.
+/// Who gave a value: a path is relative to the folder of the file, or to that in which the command was typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
-    File,
+    /// One of the pipeline's files, by its number.
+    File(usize),
     Command,
+}
+
+impl Origin {
+    /// The pipeline's own file.
+    pub(crate) const MAIN: Self = Self::File(0);
 }
 
 /// What a stage's templates may refer to.
@@ -115,10 +126,13 @@ impl Template {
         };
         let piece = match &self {
             Self::Const(value, _) => text(value).map(Piece::Text),
-            Self::Axis(axis, values, _) => {
-                values.iter().map(text).collect::<Result<_, _>>().map(|values| Piece::Axis(*axis, values))
+            Self::Axis(axis, values) => {
+                let texts = values.iter().map(|(value, _)| text(value));
+                texts.collect::<Result<_, _>>().map(|values| Piece::Axis(*axis, values))
             }
-            Self::Text(..) | Self::List(_) | Self::Map(_) => Err("a template"),
+            Self::Text(..) => Err("a template"),
+            Self::List(_) => Err("a list"),
+            Self::Map(_) => Err("a mapping"),
         };
         piece.map_err(|found| Mistake::NotText { name: name.to_owned(), found })
     }
@@ -127,7 +141,7 @@ impl Template {
     pub(crate) fn fill(&self, at: &[usize]) -> Value {
         match self {
             Self::Const(value, _) => value.clone(),
-            Self::Axis(axis, values, _) => values[at[*axis]].clone(),
+            Self::Axis(axis, values) => values[at[*axis]].0.clone(),
             Self::Text(pieces, _) => {
                 let text = |piece: &Piece| match piece {
                     Piece::Text(text) => text.clone(),
@@ -147,7 +161,7 @@ impl Template {
     pub(crate) fn axes(&self, found: &mut BTreeSet<usize>) {
         match self {
             Self::Const(..) => {}
-            Self::Axis(axis, ..) => {
+            Self::Axis(axis, _) => {
                 found.insert(*axis);
             }
             Self::Text(pieces, _) => found.extend(pieces.iter().filter_map(|piece| match piece {
@@ -159,18 +173,35 @@ impl Template {
         }
     }
 
-    /// Who gave it; of a list, its item `item`.
-    pub(crate) fn origin(&self, item: Option<usize>) -> Origin {
+    /// Who gave it at a point; of a list, its item `item`.
+    pub(crate) fn origin(&self, item: Option<usize>, at: &[usize]) -> Origin {
         match self {
-            Self::Const(_, origin) | Self::Axis(_, _, origin) | Self::Text(_, origin) => *origin,
-            Self::List(items) => item.and_then(|i| items.get(i)).map_or(Origin::File, |item| item.origin(None)),
-            Self::Map(_) => Origin::File,
+            Self::Const(_, origin) | Self::Text(_, origin) => *origin,
+            Self::Axis(axis, values) => values[at[*axis]].1,
+            Self::List(items) => item.and_then(|i| items.get(i)).map_or(Origin::MAIN, |item| item.origin(None, at)),
+            Self::Map(_) => Origin::MAIN,
+        }
+    }
+
+    /// A value of the user's as it is: each part with who gave it, where that can differ.
+    fn constant(value: &Value, place: &Place, report: &Report<'_>) -> Self {
+        match value {
+            Value::Array(items) if !report.one_origin() => {
+                let item = |(i, item)| Self::constant(item, &place.to(i), report);
+                Self::List(items.iter().enumerate().map(item).collect())
+            }
+            Value::Object(fields) if !report.one_origin() => {
+                let field =
+                    |(name, field): (&String, &Value)| (name.clone(), Self::constant(field, &place.to(name), report));
+                Self::Map(fields.iter().map(field).collect())
+            }
+            value => Self::Const(value.clone(), origin(place, report)),
         }
     }
 }
 
 fn origin(place: &Place, report: &Report<'_>) -> Origin {
-    if report.is_overridden(place) { Origin::Command } else { Origin::File }
+    report.origin(place).map_or(Origin::Command, Origin::File)
 }
 
 impl Scope<'_> {
@@ -195,7 +226,7 @@ impl Scope<'_> {
                 place = place.to(field);
                 path = format!("{path}.{field}");
             }
-            return Ok(Template::Const(value.clone(), origin(&place, report)));
+            return Ok(Template::constant(value, &place, report));
         }
         let Some(index) = self.axes.iter().position(|axis| axis.name == head) else {
             let mut known = names_in(self.params, "params");
@@ -211,7 +242,7 @@ impl Scope<'_> {
         }
         let place = Place::root().to("axes").to(head);
         let mut values = Vec::new();
-        for label in &axis.labels {
+        for (i, label) in axis.labels.iter().enumerate() {
             let mut value = &label.value;
             for (depth, field) in fields.iter().enumerate() {
                 let inside =
@@ -223,9 +254,10 @@ impl Scope<'_> {
                     known: label.record.iter().flat_map(|record| record.keys().cloned()).collect(),
                 })?;
             }
-            values.push(value.clone());
+            let place = fields.iter().fold(place.to(i), |place, field| place.to(field));
+            values.push((value.clone(), origin(&place, report)));
         }
-        Ok(Template::Axis(index, values, origin(&place, report)))
+        Ok(Template::Axis(index, values))
     }
 }
 

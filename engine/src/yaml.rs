@@ -1,12 +1,19 @@
 //! Text to a YAML value and the places of its parts, within limits that hold for any bytes whatever.
 
-use std::{collections::HashMap, fs, io::Read, ops::Range, path::Path};
+use std::{
+    collections::HashMap,
+    fs,
+    io::{self, Read as _},
+    ops::Range,
+    path::Path,
+};
 
 use saphyr_parser::{Event, Parser, Span};
 use serde_yaml::Value;
 
 use crate::{
     mistake::Mistake,
+    overlay::Reader,
     source::{Children, Entry, Node, Source},
 };
 
@@ -15,21 +22,36 @@ pub(crate) const MAX_BYTES: u64 = 16 << 20;
 /// Deeper values are refused.
 pub(crate) const MAX_DEPTH: usize = 100;
 /// More values are refused; those that aliases repeat count each time.
-pub(crate) const MAX_VALUES: usize = 300_000;
+pub(crate) const MAX_VALUES: usize = 1_000_000;
 
 /// A mistake and the bytes that it is about.
 pub(crate) type Found = (Option<Range<usize>>, Mistake);
 
-/// Reads the text of `file`; what is not UTF-8 is replaced, and told.
-pub(crate) fn read(file: &Path) -> (Source, Option<Found>) {
+/// The bytes of `file`; one that is too large is refused by its size, before any of it is read.
+pub(crate) fn from_disk(file: &Path) -> io::Result<Vec<u8>> {
+    let open = fs::File::open(file)?;
+    if open.metadata()?.len() > MAX_BYTES {
+        return Err(io::ErrorKind::FileTooLarge.into());
+    }
     let mut bytes = Vec::new();
-    let read = fs::File::open(file).and_then(|open| open.take(MAX_BYTES + 1).read_to_end(&mut bytes));
-    if let Err(error) = read {
-        return (Source::default(), Some((None, Mistake::Unreadable { error: error.to_string() })));
-    }
-    if bytes.len() as u64 > MAX_BYTES {
-        return (Source::default(), Some((None, Mistake::TooLarge)));
-    }
+    // Pipes and devices don't say how long they are.
+    open.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The text of `file`; what is not UTF-8 is replaced, and told.
+pub(crate) fn read(file: &Path, read: Reader<'_>) -> (Source, Option<Found>) {
+    let bytes = match read(file) {
+        Ok(bytes) if bytes.len() as u64 > MAX_BYTES => return (Source::default(), Some((None, Mistake::TooLarge))),
+        Ok(bytes) => bytes,
+        Err(error) => {
+            let mistake = match error.kind() {
+                io::ErrorKind::FileTooLarge => Mistake::TooLarge,
+                _ => Mistake::Unreadable { error: palinode_cache::reason(&error) },
+            };
+            return (Source::default(), Some((None, mistake)));
+        }
+    };
     match String::from_utf8(bytes) {
         Ok(text) => (Source::new(text), None),
         Err(error) => {

@@ -51,10 +51,12 @@ fn registry() -> Registry {
 /// Reads the pipeline and applies the overrides; all its problems, drawn, are the failure.
 fn pipeline(args: &Pipeline) -> Result<Graph, Failure> {
     let cwd = std::env::current_dir().map_err(|error| Failure::usage(format!("current folder: {error}")))?;
-    let overrides = Overrides::parse(&args.set, cwd).map_err(|error| {
+    let mut overrides = Overrides::parse(&args.set, cwd).map_err(|error| {
         let hint = "overrides look like `--set params.model=./weights` or `--set axes.seed=[0]`";
         Failure::usage(error.to_string()).hint(hint)
     })?;
+    overrides.profiles.clone_from(&args.profile);
+    overrides.params.clone_from(&args.params);
     load(&args.file, &registry(), &overrides).map_err(|problems| Failure::usage(diagnostics::render(&problems)))
 }
 

@@ -1,6 +1,7 @@
 //! Pipelines through `load`, with small kinds that do nothing.
 
 mod broken;
+mod layers;
 mod messages;
 mod random;
 mod rules;
@@ -150,14 +151,23 @@ fn loaded(text: &str, sets: &[&str]) -> Graph {
 
 /// Each problem as `line:column «what is marked» message` and its hint.
 fn problems(text: impl AsRef<[u8]>, sets: &[&str]) -> String {
-    let Err(problems) = try_load(text, sets) else { panic!("no problem is told") };
+    match try_load(text, sets) {
+        Err(problems) => told(&problems),
+        Ok(_) => panic!("no problem is told"),
+    }
+}
+
+fn told(problems: &Problems) -> String {
     assert!(!problems.problems.is_empty());
     let mut lines = Vec::new();
     for problem in &problems.problems {
         assert!(!problem.label().is_empty());
         let place = problem.span.clone().map_or(String::new(), |span| {
-            let marked = problems.source.get(span).expect("a span lies in the source");
-            format!("{}:{} «{marked}» ", problem.line.unwrap(), problem.column.unwrap())
+            let file = problems.file_of(problem).unwrap();
+            let marked = file.text.get(span).expect("a span lies in the source");
+            let name = file.path.file_name().unwrap().to_string_lossy();
+            let name = if problem.file == 0 { String::new() } else { format!("{name}:") };
+            format!("{name}{}:{} «{marked}» ", problem.line.unwrap(), problem.column.unwrap())
         });
         lines.push(format!("{place}{}", problem.message()));
         lines.extend(problem.hint().map(|hint| format!("  hint: {hint}")));

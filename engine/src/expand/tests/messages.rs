@@ -319,8 +319,9 @@ stages:
     --set stages.c.with.x=1: nothing is called `stages.c`
       hint: did you mean `stages.a`?
     --set name=y: `name` can't be set
-      hint: `params.NAME`, `axes.NAME` and `stages.NAME.with.NAME` can be set
-    --set params.judge.deep=1: nothing is called `params.judge.deep`
+      hint: `params.NAME`, `axes.NAME`, `stages.NAME.with.NAME` and other keys of stages and `defaults` can be set
+    --set params.judge.deep=1: `params.judge` is the text `x`, not a mapping
+      hint: a name after a dot is for mappings; an index in brackets for lists
     "#);
     assert_snapshot!(problems(text, &["axes.rank=3"]), @r"
     --set axes.rank=3: the axis `rank` must be a list, not the number `3`
@@ -338,7 +339,7 @@ stages:
     ");
     assert_snapshot!(problems(text, &["axes.rank=[2]"]), @r#"
     6:37 «"a[rank=full]"» the label `full` of the axis `rank` was left out by `--set`
-      hint: keep it in the `--set`, or leave out what needs it
+      hint: keep it there, or leave out what needs it
     "#);
     let parse = |set: &str| Overrides::parse(&[set.to_owned()], "/".into()).unwrap_err().to_string();
     assert_snapshot!(parse("judge"), @"`--set judge` lacks a `name=`");

@@ -161,7 +161,7 @@ proptest! {
         let text: String = parts.concat();
         if let Err(problems) = try_load(&text, &[]) {
             for problem in &problems.problems {
-                prop_assert!(problem.span.clone().is_none_or(|span| problems.source.get(span).is_some()));
+                prop_assert!(problem.span.clone().is_none_or(|span| problems.file_of(problem).unwrap().text.get(span).is_some()));
             }
         }
     }

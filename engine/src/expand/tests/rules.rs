@@ -361,8 +361,6 @@ stages:
       hint: use `${rank}` in `with`, or drop it from `over`
     4:51 «valve» `make` has no param `valve`
       hint: did you mean `value`?
-    4:51 «valve» `make` has no param `valve`
-      hint: did you mean `value`?
     ");
 }
 
