@@ -1,6 +1,7 @@
 //! [`Cache`]: opening a cache folder, and where things lie in it.
 
 use std::{
+    ffi::OsString,
     fmt,
     fs::{self, Permissions},
     io::{self, Write},
@@ -15,6 +16,7 @@ use tempfile::NamedTempFile;
 use crate::{
     Digest, Hold, durable,
     error::{CacheError, io},
+    pointers::Pointers,
     results::ResultIndex,
     scratch::{self, Session},
     stat_index::StatIndex,
@@ -40,6 +42,7 @@ struct Inner {
     read_only: bool,
     index: StatIndex,
     results: ResultIndex,
+    pointers: Pointers,
     session: Mutex<Option<Arc<Session>>>,
     held: Mutex<Weak<Hold>>,
 }
@@ -87,16 +90,8 @@ impl Cache {
         let (host, dir) = (host(), root.join("index"));
         let index = StatIndex::new(dir.join(format!("{host}.stat")), read_only);
         let results = ResultIndex::new(dir.join(format!("{host}.results")), read_only);
-        Self {
-            inner: Arc::new(Inner {
-                root,
-                read_only,
-                index,
-                results,
-                session: Mutex::default(),
-                held: Mutex::default(),
-            }),
-        }
+        let (pointers, session, held) = Default::default();
+        Self { inner: Arc::new(Inner { root, read_only, index, results, pointers, session, held }) }
     }
 
     /// The same folder, as if it could not be written.
@@ -121,11 +116,15 @@ impl Cache {
 
     /// `dir/ab/cdef...`.
     pub(crate) fn spread<K>(&self, dir: &str, digest: &Digest<K>) -> PathBuf {
-        let hex = digest.hex();
-        let mut path = self.inner.root.join(dir);
-        path.push(&hex[..2]);
-        path.push(&hex[2..]);
-        path
+        let hex = blake3::Hash::from_bytes(*digest.as_bytes()).to_hex();
+        let root = self.inner.root.as_os_str();
+        // In one piece: thousands of these are made for each plan.
+        let mut path = OsString::with_capacity(root.len() + dir.len() + hex.len() + 3);
+        for part in [root, "/".as_ref(), dir.as_ref(), "/".as_ref(), hex[..2].as_ref(), "/".as_ref(), hex[2..].as_ref()]
+        {
+            path.push(part);
+        }
+        path.into()
     }
 
     pub(crate) fn held(&self) -> &Mutex<Weak<Hold>> {
@@ -138,6 +137,10 @@ impl Cache {
 
     pub(crate) fn results(&self) -> &ResultIndex {
         &self.inner.results
+    }
+
+    pub(crate) fn pointers(&self) -> &Pointers {
+        &self.inner.pointers
     }
 
     pub(crate) fn writable(&self) -> Result<(), CacheError> {

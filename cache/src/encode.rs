@@ -3,68 +3,101 @@
 
 use serde_json::Value;
 
-/// Writes `value` into `hasher`. Objects are written with their keys sorted, so their order doesn't matter;
+/// What takes encoded bytes: a hasher, or a buffer that is hashed at once (many small updates cost more).
+pub trait Sink {
+    /// Takes the next bytes.
+    fn put(&mut self, bytes: &[u8]);
+}
+
+impl Sink for blake3::Hasher {
+    fn put(&mut self, bytes: &[u8]) {
+        self.update(bytes);
+    }
+}
+
+impl Sink for Vec<u8> {
+    fn put(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+/// Writes `value` into `sink`. Objects are written with their keys sorted, so their order doesn't matter;
 /// an integer and a float of the same value differ only if the float has a fraction.
-pub fn value(hasher: &mut blake3::Hasher, value: &Value) {
+pub fn value(sink: &mut impl Sink, value: &Value) {
     match value {
-        Value::Null => tag(hasher, b'n'),
-        Value::Bool(b) => tag(hasher, if *b { b't' } else { b'f' }),
+        Value::Null => tag(sink, b'n'),
+        Value::Bool(b) => tag(sink, if *b { b't' } else { b'f' }),
         Value::Number(number) => {
-            tag(hasher, b'#');
+            tag(sink, b'#');
             if let Some(i) = number.as_i64() {
-                hasher.update(b"i").update(&i.to_le_bytes());
+                sink.put(b"i");
+                sink.put(&i.to_le_bytes());
             } else if let Some(u) = number.as_u64() {
-                hasher.update(b"u").update(&u.to_le_bytes());
+                sink.put(b"u");
+                sink.put(&u.to_le_bytes());
             } else {
                 let x = number.as_f64().unwrap_or(f64::NAN);
                 // The casts are exact: the bounds are powers of two.
                 const TWO_63: f64 = 9_223_372_036_854_775_808.0;
                 if x.fract() == 0.0 && (-TWO_63..TWO_63).contains(&x) {
-                    hasher.update(b"i").update(&(x as i64).to_le_bytes());
+                    sink.put(b"i");
+                    sink.put(&(x as i64).to_le_bytes());
                 } else if x.fract() == 0.0 && (TWO_63..2.0 * TWO_63).contains(&x) {
-                    hasher.update(b"u").update(&(x as u64).to_le_bytes());
+                    sink.put(b"u");
+                    sink.put(&(x as u64).to_le_bytes());
                 } else {
-                    hasher.update(b"d").update(&x.to_bits().to_le_bytes());
+                    sink.put(b"d");
+                    sink.put(&x.to_bits().to_le_bytes());
                 }
             }
         }
-        Value::String(s) => text(hasher, s),
+        Value::String(s) => text(sink, s),
         Value::Array(items) => {
-            list(hasher, items.len());
-            items.iter().for_each(|item| self::value(hasher, item));
+            list(sink, items.len());
+            items.iter().for_each(|item| self::value(sink, item));
         }
         Value::Object(fields) => {
             let mut fields: Vec<_> = fields.iter().collect();
             fields.sort_by_key(|(name, _)| *name);
-            tag(hasher, b'{');
-            length(hasher, fields.len());
+            map(sink, fields.len());
             for (name, field) in fields {
-                text(hasher, name);
-                self::value(hasher, field);
+                text(sink, name);
+                self::value(sink, field);
             }
         }
     }
 }
 
 /// Writes a string.
-pub fn text(hasher: &mut blake3::Hasher, s: &str) {
-    tag(hasher, b's');
-    length(hasher, s.len());
-    hasher.update(s.as_bytes());
+pub fn text(sink: &mut impl Sink, s: &str) {
+    tag(sink, b's');
+    length(sink, s.len());
+    sink.put(s.as_bytes());
 }
 
 /// Starts a list of `len` values, which the caller writes next.
-pub fn list(hasher: &mut blake3::Hasher, len: usize) {
-    tag(hasher, b'[');
-    length(hasher, len);
+pub fn list(sink: &mut impl Sink, len: usize) {
+    tag(sink, b'[');
+    length(sink, len);
 }
 
-fn tag(hasher: &mut blake3::Hasher, tag: u8) {
-    hasher.update(&[tag]);
+/// Starts an object of `len` fields, which the caller writes next: names and values in order of name.
+pub(crate) fn map(sink: &mut impl Sink, len: usize) {
+    tag(sink, b'{');
+    length(sink, len);
 }
 
-fn length(hasher: &mut blake3::Hasher, len: usize) {
-    hasher.update(&(len as u64).to_le_bytes());
+/// Writes a digest as JSON does: its digits as a string.
+pub(crate) fn digest<K>(sink: &mut impl Sink, digest: &crate::Digest<K>) {
+    text(sink, &blake3::Hash::from_bytes(*digest.as_bytes()).to_hex());
+}
+
+fn tag(sink: &mut impl Sink, tag: u8) {
+    sink.put(&[tag]);
+}
+
+fn length(sink: &mut impl Sink, len: usize) {
+    sink.put(&(len as u64).to_le_bytes());
 }
 
 #[cfg(test)]

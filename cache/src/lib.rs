@@ -21,7 +21,7 @@
 //! | `places/ab/cdef.../*` | external places of a blob; verified like blobs | the place is asked for again |
 //! | `index/<host>.stat` | digests of files by their stat | files are hashed again |
 //! | `index/<host>.results` | what records come to, by the stat of their files | records are read again |
-//! | `pointers/ab/cdef...` | the key that an address had last | a miss is explained less well |
+//! | `pointers/*` | the keys that a pipeline's addresses had last | a miss is explained less well |
 //! | `locks/*` | empty files for `flock`, one per key that is made, and `gc` | held locks lose their meaning, results don't |
 //! | `pins/*` | named roots: what garbage collection keeps | they may be collected |
 //! | `tmp/<pid>-<start>-*/` | scratch folders of a live process | its stages fail |
@@ -35,6 +35,7 @@ mod archive;
 mod aside;
 mod blobs;
 mod cache;
+mod check;
 mod digest;
 mod durable;
 pub mod encode;
@@ -66,12 +67,13 @@ mod walk;
 
 pub use archive::{ArchiveError, ExportReport, ImportReport};
 pub use cache::Cache;
+pub use check::Checked;
 pub use digest::{Blob, BlobDigest, Digest, DigestError, DigestKind, Key, StageKey, Tree, TreeDigest};
 pub use error::{CacheError, Refusal, reason};
 pub use external::External;
 pub use gc::{GcOptions, GcReport};
 pub use hold::{Exclusive, Hold};
-pub use key::{KeyParts, PortContent, Row};
+pub use key::{KeyParts, KeySketch, PortContent, Row};
 pub use locks::KeyLock;
 pub use pins::{Pin, PinError};
 pub use record::{Execution, Record, RecordError, parse_record};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{BlobDigest, Digest, TreeDigest, encode};
 
 /// One file of a [`Tree`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct FileEntry {
     /// Digest of the bytes.
     pub blob: BlobDigest,

@@ -1,0 +1,97 @@
+//! Looking up many results at once: what a plan asks first. The looks are system calls that wait on nothing of each
+//! other, so they are spread over the cores.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::BuildHasherDefault,
+    sync::Arc,
+};
+
+use rayon::prelude::*;
+
+use crate::{BlobDigest, Cache, CacheError, FileEntry, StageKey, StoredResult, results::Prefix};
+
+/// A recorded result, and which of its files can't be had.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    /// The result.
+    pub result: Arc<StoredResult>,
+    /// Port (none: the log) and name of each file that is lost.
+    pub lost: Vec<(Option<String>, String)>,
+}
+
+impl Cache {
+    /// The recorded result of `key`, with each of its files verified.
+    ///
+    /// # Errors
+    /// If the record or a file is there but can't be read, or another version wrote the record.
+    pub fn check(&self, key: &StageKey) -> Result<Option<Checked>, CacheError> {
+        let Some(result) = self.stored(key)? else { return Ok(None) };
+        let mut lost = Vec::new();
+        for (port, file, entry) in result.files() {
+            if !self.has(&entry)? {
+                lost.push((port.map(str::to_owned), file.to_owned()));
+            }
+        }
+        Ok(Some(Checked { result, lost }))
+    }
+
+    /// Those of `keys` that have a whole result, as [`Cache::check`] finds them one by one; about the others it says
+    /// nothing.
+    pub fn check_all(&self, keys: &[StageKey]) -> HashMap<StageKey, Arc<StoredResult>> {
+        let looked: Vec<_> = keys.par_iter().filter_map(|key| self.look_up(key).ok().flatten()).collect();
+        let new: Vec<_> = looked.iter().filter_map(|(result, stat)| stat.map(|stat| (stat, result.clone()))).collect();
+        self.results().add(&new);
+        // Each blob once: an empty log is the log of most stages.
+        let mut seen: HashSet<FileEntry, BuildHasherDefault<Prefix>> = HashSet::default();
+        seen.extend(looked.iter().flat_map(|(result, _)| result.files()).map(|(.., entry)| entry));
+        let distinct: Vec<FileEntry> = seen.into_iter().collect();
+        let lacking = |entry: &&FileEntry| !self.has(entry).unwrap_or(false);
+        let lost: HashSet<BlobDigest> = distinct.par_iter().filter(lacking).map(|entry| entry.blob).collect();
+        let whole = |result: &StoredResult| !result.files().any(|(.., entry)| lost.contains(&entry.blob));
+        looked.into_iter().map(|(result, _)| (result.key, result)).filter(|(_, result)| whole(result)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::testing::{cache, entry, flip_bit, later, record};
+
+    #[test]
+    fn looking_up_many_at_once_finds_what_looking_one_by_one_does() {
+        let (_dir, cache) = cache();
+        let records: Vec<_> = (0..20u64)
+            .map(|n| {
+                let mut record = record(n);
+                record.log = cache.put_bytes(b"log").unwrap();
+                let file = cache.put_bytes(&n.to_le_bytes()).unwrap();
+                record.outputs.values_mut().for_each(|tree| _ = tree.0.insert("a".to_owned(), file));
+                cache.publish(&record).unwrap();
+                record
+            })
+            .collect();
+        let keys: Vec<_> = records.iter().map(|record| record.key).chain([record(99).key]).collect();
+        // In the indexes by now, so that only stats can tell what comes.
+        assert_eq!(later(|| keys.iter().filter(|key| cache.check(key).unwrap().is_some()).count()), 20);
+        assert_eq!(cache.check_all(&keys).len(), 20);
+
+        fs::remove_file(cache.spread("records", &keys[1])).unwrap();
+        flip_bit(&cache.spread("records", &keys[2]));
+        fs::remove_file(cache.spread("objects", &entry(&3u64.to_le_bytes()).blob)).unwrap();
+        flip_bit(&cache.spread("objects", &entry(&4u64.to_le_bytes()).blob));
+        let found = cache.check_all(&keys);
+        let again = Cache::open(cache.root()).unwrap();
+        for (n, key) in keys.iter().enumerate() {
+            for cache in [&cache, &again] {
+                let one = cache.check(key).unwrap();
+                let whole = one.as_ref().filter(|checked| checked.lost.is_empty()).map(|checked| &checked.result);
+                assert_eq!(found.get(key), whole, "{n}");
+                assert_eq!(whole.is_some(), ![1, 2, 3, 4, 20].contains(&n), "{n}");
+                assert_eq!(one.is_some(), ![1, 2, 20].contains(&n), "{n}");
+            }
+        }
+    }
+}
