@@ -172,7 +172,7 @@ impl Dispatcher<'_> {
                 decision => decision.clone(),
             };
             match decision {
-                Decision::Hit(record) => ready.extend(self.succeeded(id, record, None)?),
+                Decision::Hit(result) => ready.extend(self.succeeded(id, result, None)?),
                 Decision::Run { reason, identity } => match self.same.get_mut(&identity.key) {
                     Some(others) => others.push(id),
                     None => {

@@ -91,8 +91,15 @@ pub fn explain(
         let history = runs::history(cache.root(), &graph.pipeline, &node.address);
         let history: Vec<_> = history.map(Iterator::collect).unwrap_or_default();
         let now = node.decision.key();
+        let record = match &node.decision {
+            Decision::Hit(result) => {
+                let vanished = || PlanError::Vanished { address: node.address.clone() };
+                Some(cache.record(&result.key)?.ok_or_else(vanished)?)
+            }
+            _ => None,
+        };
         let parts = match &node.decision {
-            Decision::Hit(record) => Some(record.parts.clone()),
+            Decision::Hit(_) => record.as_ref().map(|record| record.parts.clone()),
             Decision::Run { identity, .. } => Some(identity.parts.clone()),
             Decision::Same { .. } | Decision::May { .. } => None,
         };
@@ -104,18 +111,19 @@ pub fn explain(
             }
             _ => None,
         };
-        let state = match node.decision {
-            Decision::Hit(record) => State::Hit {
-                key: record.key,
-                parts: Box::new(record.parts.clone()),
-                made: Box::new(record.execution.clone()),
+        let state = match (node.decision, record) {
+            (Decision::Hit(_), Some(record)) => State::Hit {
                 run: runs::maker(cache.root(), &record.key).unwrap_or_default(),
+                key: record.key,
+                parts: Box::new(record.parts),
+                made: Box::new(record.execution),
             },
-            Decision::Run { reason, identity } => {
+            (Decision::Hit(_), None) => return Err(PlanError::Vanished { address: node.address }),
+            (Decision::Run { reason, identity }, _) => {
                 State::Run { reason, key: identity.key, parts: Box::new(identity.parts) }
             }
-            Decision::Same { runs_as, .. } => State::Same { runs_as },
-            Decision::May { reason, waits_on } => State::May { reason, waits_on },
+            (Decision::Same { runs_as, .. }, _) => State::Same { runs_as },
+            (Decision::May { reason, waits_on }, _) => State::May { reason, waits_on },
         };
         explanations.push(Explanation { address: node.address, kind: node.kind, state, before });
     }

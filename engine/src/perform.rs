@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
-use palinode_cache::{Cache, CacheError, External, KeyLock, Record, Scratch};
+use palinode_cache::{Cache, CacheError, Checked, External, KeyLock, Scratch, StoredResult};
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -17,7 +17,7 @@ use crate::{
     graph::Resources,
     interrupt::Interrupt,
     job::{InputFile, InputFiles, Job, JobInput, JobReport},
-    plan::{Identity, lost},
+    plan::Identity,
     stage::StageKind,
     stage_log::StageLog,
     why::Reason,
@@ -54,9 +54,15 @@ pub(crate) struct Task {
 
 /// A job's result.
 pub(crate) struct Performed {
-    pub(crate) record: Arc<Record>,
-    /// How long it ran; `None` if another process had made the result meanwhile.
-    pub(crate) seconds: Option<f64>,
+    pub(crate) result: Arc<StoredResult>,
+    /// `None` if another process had made the result meanwhile.
+    pub(crate) ran: Option<Ran>,
+}
+
+/// What is told of a job that ran.
+pub(crate) struct Ran {
+    pub(crate) seconds: f64,
+    pub(crate) summary: BTreeMap<String, Value>,
 }
 
 /// Why there is no result.
@@ -92,10 +98,10 @@ impl From<CacheError> for NoResult {
 impl Task {
     pub(crate) async fn perform(self) -> Result<Performed, NoResult> {
         if self.reason != Reason::Forced
-            && let Some(record) = self.cache.record(&self.identity.key)?
-            && lost(&record, &self.cache)?.is_empty()
+            && let Some(Checked { result, lost }) = self.cache.check(&self.identity.key)?
+            && lost.is_empty()
         {
-            return Ok(Performed { record: Arc::new(record), seconds: None });
+            return Ok(Performed { result, ran: None });
         }
         let _ = self.events.send(Event::StageStarted {
             address: self.address.clone(),

@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use palinode_cache::{Cache, CacheError, FileEntry, Record, StageKey};
+use palinode_cache::{Cache, CacheError, FileEntry, StageKey, StoredResult};
 use petgraph::graph::NodeIndex;
 
 use crate::{
@@ -60,25 +60,23 @@ pub enum PublishError {
 /// If a file can't be written, or its blob is lost.
 pub fn publish(
     graph: &Graph,
-    results: &[(NodeIndex, Arc<Record>)],
+    results: &[(NodeIndex, Arc<StoredResult>)],
     cache: &Cache,
     out: &Path,
 ) -> Result<Vec<PublishedFile>, PublishError> {
-    let mut names: BTreeMap<StageKey, String> = BTreeMap::new();
-    for (node, record) in results {
-        names.entry(record.key).or_insert_with(|| graph.instance(*node).address.to_string());
-    }
+    // Made when the first figure needs them: most results are none.
+    let mut names: Option<BTreeMap<StageKey, String>> = None;
     let mut published = Vec::new();
     let mut taken = BTreeSet::new();
-    for (node, record) in results {
+    for (node, result) in results {
         let instance = graph.instance(*node);
         let mut lineage = None;
         for port in instance.outputs() {
-            let Some(tree) = record.outputs.get(&*port.name) else { continue };
+            let Some(output) = result.output(&port.name) else { continue };
             if !matches!(port.gives, PortType::Figure | PortType::Table) {
                 continue;
             }
-            for (file, entry) in &tree.0 {
+            for (file, entry) in &output.files {
                 let mut path = out.join(place(&instance.address, file, true));
                 if !taken.insert(path.clone()) {
                     // Two ports with files of one kind: the second keeps its own name.
@@ -91,13 +89,16 @@ pub fn publish(
                     let lineage = match &lineage {
                         Some(lineage) => lineage,
                         None => {
+                            let names = names.get_or_insert_with(|| addresses(graph, results));
                             // Of several addresses of one result, the figure tells its own.
-                            names.insert(record.key, address.clone());
-                            lineage.insert(Lineage::of(record, cache, &names)?)
+                            names.insert(result.key, address.clone());
+                            let lost = || PublishError::Lost { address: address.clone(), file: file.to_string() };
+                            let record = cache.record(&result.key)?.ok_or_else(lost)?;
+                            lineage.insert(Lineage::of(&record, cache, names)?)
                         }
                     };
                     let file = format!("{}/{file}", port.name);
-                    let made = Stamp::new(&graph.pipeline, &address, &file, record.key, entry.blob, lineage);
+                    let made = Stamp::new(&graph.pipeline, &address, &file, result.key, entry.blob, lineage);
                     if let Ok(stamped) = stamp(&bytes, &made) {
                         bytes = stamped;
                     }
@@ -108,6 +109,15 @@ pub fn publish(
         }
     }
     Ok(published)
+}
+
+/// The first address of each result.
+fn addresses(graph: &Graph, results: &[(NodeIndex, Arc<StoredResult>)]) -> BTreeMap<StageKey, String> {
+    let mut names = BTreeMap::new();
+    for (node, result) in results {
+        names.entry(result.key).or_insert_with(|| graph.instance(*node).address.to_string());
+    }
+    names
 }
 
 /// Where the file `file` of an output of `address` belongs: `figure2.svg`, `tuned/rank=8,seed=1.svg`. A file that is

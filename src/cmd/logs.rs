@@ -18,9 +18,9 @@ pub(crate) fn logs(args: &Logs) -> Result<Exit, Failure> {
     let wanted = super::instances(&graph, &args.stage)?;
     let mut text = String::new();
     for node in plan.nodes.iter().filter(|node| wanted.contains(&node.node)) {
-        let record = match &node.decision {
-            Decision::Hit(record) => Some(record.as_ref().clone()),
-            _ => node.last.and_then(|key| cache.record(&key).ok().flatten()),
+        let result = match &node.decision {
+            Decision::Hit(result) => Some(result.clone()),
+            _ => node.last.and_then(|key| cache.stored(&key).ok().flatten()),
         };
         text.push_str(&format!("== {}\n", node.address));
         // There only since the last attempt failed.
@@ -28,7 +28,7 @@ pub(crate) fn logs(args: &Logs) -> Result<Exit, Failure> {
             text.push_str(&log);
             continue;
         }
-        let log = record.and_then(|record| cache.locate(&record.log).ok().flatten());
+        let log = result.and_then(|result| cache.locate(&result.log).ok().flatten());
         match log.and_then(|path| fs::read_to_string(path).ok()) {
             Some(log) => text.push_str(&log),
             None => text.push_str("(no log: it never ran to its end, or its log is no longer in the cache)\n"),

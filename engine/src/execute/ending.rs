@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use palinode_cache::{Record, StageKey};
+use palinode_cache::{StageKey, StoredResult};
 use petgraph::graph::NodeIndex;
 
 use super::{Dispatcher, RunError};
 use crate::{
     event::{Event, NodeOutcome, Outcome, RunSummary},
-    perform::{Failure, NoResult, Performed},
+    perform::{Failure, NoResult, Performed, Ran},
     plan::Settled,
     ready::TaskId,
 };
@@ -19,10 +19,10 @@ impl Dispatcher<'_> {
         let same = key.and_then(|key| self.same.remove(&key)).unwrap_or_default();
         let mut ready = Vec::new();
         match result {
-            Ok(Performed { record, seconds }) => {
-                ready.extend(self.succeeded(id, record.clone(), seconds)?);
+            Ok(Performed { result, ran }) => {
+                ready.extend(self.succeeded(id, result.clone(), ran)?);
                 for id in same {
-                    ready.extend(self.succeeded(id, record.clone(), None)?);
+                    ready.extend(self.succeeded(id, result.clone(), None)?);
                 }
             }
             Err(NoResult::Cancelled) => {
@@ -50,14 +50,14 @@ impl Dispatcher<'_> {
     pub(super) fn succeeded(
         &mut self,
         id: TaskId,
-        record: Arc<Record>,
-        ran: Option<f64>,
+        result: Arc<StoredResult>,
+        ran: Option<Ran>,
     ) -> Result<Vec<TaskId>, RunError> {
         let node = &self.plan.nodes[id];
-        let (address, key) = (node.address.clone(), record.key);
+        let (address, key) = (node.address.clone(), result.key);
+        let seconds = ran.as_ref().map_or(0.0, |ran| ran.seconds);
         let (outcome, event) = match ran {
-            Some(seconds) => {
-                let summary = record.summary.clone();
+            Some(Ran { seconds, summary }) => {
                 (Outcome::Executed, Event::StageFinished { address: address.clone(), key, seconds, summary })
             }
             None => (Outcome::Cached, Event::StageCached { address: address.clone(), key }),
@@ -65,8 +65,8 @@ impl Dispatcher<'_> {
         if node.last != Some(key) && !self.cache.is_read_only() {
             self.cache.set_last(&self.graph.pipeline, &address, &key)?;
         }
-        self.planner.settle(node.node, Settled::Done(record));
-        self.outcomes[id] = Some(NodeOutcome { address, key: Some(key), outcome, seconds: ran.unwrap_or(0.0) });
+        self.planner.settle(node.node, Settled::Done(result));
+        self.outcomes[id] = Some(NodeOutcome { address, key: Some(key), outcome, seconds });
         self.tell(&event);
         let next = self.queue.end(id, true);
         Ok(next.ready)
@@ -108,9 +108,9 @@ impl Dispatcher<'_> {
     }
 
     /// Each instance that has a result, with it.
-    pub(super) fn results(&self) -> Vec<(NodeIndex, Arc<Record>)> {
+    pub(super) fn results(&self) -> Vec<(NodeIndex, Arc<StoredResult>)> {
         let result = |node: NodeIndex| match self.planner.settled(node) {
-            Some(Settled::Done(record)) => Some((node, record.clone())),
+            Some(Settled::Done(result)) => Some((node, result.clone())),
             _ => None,
         };
         self.plan.nodes.iter().filter_map(|node| result(node.node)).collect()

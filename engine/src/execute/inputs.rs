@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use palinode_cache::FileTree;
+use palinode_cache::StoredOutput;
 use petgraph::graph::NodeIndex;
 
 use super::Dispatcher;
@@ -17,8 +17,8 @@ impl Dispatcher<'_> {
     /// What arrives at the ports of `node`, with the places where it lies now.
     pub(super) fn inputs(&self, node: NodeIndex) -> Result<BTreeMap<String, JobInput>, NoResult> {
         let files = |port: &str, source: &Source| -> Result<Option<InputFiles>, NoResult> {
-            let Some(Settled::Done(record)) = self.planner.settled(source.node) else { return Ok(None) };
-            record.outputs.get(&*source.port).map(|tree| self.locate(port, tree)).transpose()
+            let Some(Settled::Done(result)) = self.planner.settled(source.node) else { return Ok(None) };
+            result.output(&source.port).map(|output| self.locate(port, output)).transpose()
         };
         let mut inputs = BTreeMap::new();
         for (port, binding) in &self.graph.instance(node).inputs {
@@ -37,15 +37,15 @@ impl Dispatcher<'_> {
         Ok(inputs)
     }
 
-    fn locate(&self, port: &str, tree: &FileTree) -> Result<InputFiles, NoResult> {
+    fn locate(&self, port: &str, output: &StoredOutput) -> Result<InputFiles, NoResult> {
         let mut files = BTreeMap::new();
-        for (name, entry) in &tree.0 {
+        for (name, entry) in &output.files {
             let Some(path) = self.cache.locate(entry)? else {
                 let message = format!("`{name}` of input `{port}` was lost or damaged during this run; run again");
                 return Err(NoResult::failed(message));
             };
-            files.insert(name.clone(), InputFile { path, entry: *entry });
+            files.insert(name.to_string(), InputFile { path, entry: *entry });
         }
-        Ok(InputFiles { digest: tree.digest(), files })
+        Ok(InputFiles { digest: output.tree, files })
     }
 }

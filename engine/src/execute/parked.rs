@@ -30,7 +30,7 @@ impl Dispatcher<'_> {
     pub(super) fn unpark(&mut self, id: TaskId) -> Result<(), RunError> {
         self.parked.remove(&id);
         match self.planner.decide(self.plan.nodes[id].node)? {
-            Decision::Hit(record) => self.ended(id, Ok(Performed { record, seconds: None }))?,
+            Decision::Hit(result) => self.ended(id, Ok(Performed { result, ran: None }))?,
             _ => self.queue.enqueue(id),
         }
         Ok(())

@@ -2,9 +2,9 @@
 
 use std::{fs, io, path::PathBuf, sync::Arc};
 
-use palinode_cache::{Execution, Published, Record, Scratch};
+use palinode_cache::{Execution, Published, Record, Scratch, StoredResult};
 
-use super::{NoResult, Performed, Task, Took, failed_dir};
+use super::{NoResult, Performed, Ran, Task, Took, failed_dir};
 use crate::{
     job::{Job, JobReport},
     plan::lost,
@@ -40,7 +40,8 @@ impl Task {
         {
             tracing::warn!(%error, "can't remove what an earlier failure left");
         }
-        Ok(Performed { record: Arc::new(record), seconds: Some(took.seconds) })
+        let result = Arc::new(StoredResult::from(&record));
+        Ok(Performed { result, ran: Some(Ran { seconds: took.seconds, summary: record.summary }) })
     }
 
     fn execution(&self, took: &Took) -> Execution {
@@ -74,7 +75,7 @@ impl Task {
         // Another process may publish between our forgetting the old record and publishing the new one.
         for _ in 0..3 {
             let Published::Existed(old) = self.cache.publish(&record)? else { return Ok(record) };
-            let whole = lost(&old, &self.cache)?.is_empty();
+            let whole = lost(&StoredResult::from(&*old), &self.cache)?.is_empty();
             if old.outputs == record.outputs {
                 if whole {
                     return Ok(*old);
