@@ -24,6 +24,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     trace(&cli.talk);
+    arm_crash();
     match cmd::dispatch(&cli) {
         Ok(exit) => exit.into(),
         Err(failure) => {
@@ -45,5 +46,16 @@ fn trace(talk: &Talk) {
     match talk.log_format {
         LogFormat::Text => registry.with(fmt::layer().with_writer(std::io::stderr).without_time().compact()).init(),
         LogFormat::Json => registry.with(fmt::layer().with_writer(std::io::stderr).json()).init(),
+    }
+}
+
+/// For the crash tests: `PALINODE_CRASH_AFTER=n` kills this process, as `kill -9` would, before the nth step that changes
+/// files.
+fn arm_crash() {
+    let nth = std::env::var("PALINODE_CRASH_AFTER").ok().and_then(|nth| nth.parse().ok());
+    if let Some(nth) = nth {
+        palinode_cache::failpoint::arm(nth, || {
+            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        });
     }
 }

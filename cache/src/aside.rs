@@ -26,6 +26,7 @@ impl Cache {
         let dir = self.dir("corrupt");
         fs::create_dir_all(&dir).map_err(io("make the folder", &dir))?;
         let to = dir.join(format!("{name}.{}", stat::now()));
+        crate::failpoint::step();
         match fs::rename(path, &to) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),

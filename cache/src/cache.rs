@@ -173,6 +173,7 @@ impl Cache {
 
 /// Readable by others, as far as the umask lets them: a cache may be shared.
 pub(crate) fn temporary_in(dir: &Path, bytes: &[u8]) -> Result<NamedTempFile, CacheError> {
+    crate::failpoint::step();
     let mut builder = tempfile::Builder::new();
     let builder = builder.permissions(Permissions::from_mode(0o666));
     let mut file = builder.tempfile_in(dir).map_err(io("write in", dir))?;

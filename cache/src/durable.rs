@@ -10,10 +10,14 @@ use std::{
     path::Path,
 };
 
-use crate::error::{CacheError, io};
+use crate::{
+    error::{CacheError, io},
+    failpoint,
+};
 
 /// Syncs a file's bytes.
 pub(crate) fn sync_file(path: &Path) -> Result<(), CacheError> {
+    failpoint::step();
     File::open(path).and_then(|file| file.sync_all()).map_err(io("sync", path))
 }
 
@@ -22,6 +26,7 @@ pub(crate) fn sync_dirs<'a>(dirs: impl IntoIterator<Item = &'a Path>) -> Result<
     let dirs: BTreeSet<&Path> = dirs.into_iter().flat_map(|dir| iter::once(dir).chain(dir.parent())).collect();
     // From below: what is above is then mostly on disk already, and costs nothing.
     for dir in dirs.into_iter().rev() {
+        failpoint::step();
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("sync", dir))?;
     }
     Ok(())
@@ -29,12 +34,14 @@ pub(crate) fn sync_dirs<'a>(dirs: impl IntoIterator<Item = &'a Path>) -> Result<
 
 /// Takes away every right to write.
 pub(crate) fn read_only(path: &Path) -> Result<(), CacheError> {
+    failpoint::step();
     fs::set_permissions(path, Permissions::from_mode(0o444)).map_err(io("change the permissions of", path))
 }
 
 /// Moves `from` to `to` unless something is there already; tells whether it did. Never replaces: whoever is reading
 /// the first file would see it change under them, and with records the first must win.
 pub(crate) fn move_new(from: &Path, to: &Path) -> Result<bool, CacheError> {
+    failpoint::step();
     let moved = match rename_new(from, to) {
         // Not every file system can (NFS can't): then a hard link, which can't replace either.
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => link_new(from, to),

@@ -93,6 +93,7 @@ pub(crate) fn append(path: &Path, header: &[u8], payloads: &[&[u8]]) -> io::Resu
             bytes.extend_from_slice(header);
         }
         payloads.iter().for_each(|payload| push(&mut bytes, payload));
+        crate::failpoint::step();
         return file.write_all(&bytes);
     }
 }
@@ -105,6 +106,7 @@ pub(crate) fn rewrite(path: &Path, header: &[u8], payloads: &[&[u8]]) -> io::Res
     payloads.iter().for_each(|payload| push(&mut bytes, payload));
     let dir = path.parent().unwrap_or(Path::new("."));
     let file = temporary_in(dir, &bytes).map_err(|error| io::Error::other(error.to_string()))?;
+    crate::failpoint::step();
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
 }

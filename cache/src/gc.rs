@@ -132,6 +132,7 @@ struct Sweep<'a> {
 impl Sweep<'_> {
     fn file(&mut self, part: Part, keep: bool, path: &Path, meta: &fs::Metadata) -> Result<(), CacheError> {
         if !keep && self.really {
+            crate::failpoint::step();
             remove(path, |path| if meta.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) })?;
             self.emptied.extend(path.parent().map(Path::to_owned));
         }
@@ -142,6 +143,7 @@ impl Sweep<'_> {
     fn tree(&mut self, part: Part, keep: bool, path: &Path) -> Result<(), CacheError> {
         let usage = Usage::of(path)?;
         if !keep && self.really {
+            crate::failpoint::step();
             remove(path, |path| if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) })?;
         }
         self.report.count(part, !keep, usage);

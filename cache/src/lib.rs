@@ -41,6 +41,7 @@ mod durable;
 pub mod encode;
 mod error;
 mod external;
+pub mod failpoint;
 mod frames;
 mod gc;
 mod hash;

@@ -110,6 +110,7 @@ fn append(path: &Path, files: &[(Stat, BlobDigest)]) -> io::Result<()> {
         bytes.extend_from_slice(MAGIC);
     }
     bytes.extend(files.iter().flat_map(encode));
+    crate::failpoint::step();
     file.write_all(&bytes)
 }
 
@@ -117,6 +118,7 @@ fn rewrite(path: &Path, files: &[(Stat, BlobDigest)]) -> Result<(), CacheError> 
     let mut bytes = MAGIC.to_vec();
     bytes.extend(files.iter().flat_map(encode));
     let file = temporary_in(path.parent().unwrap_or(Path::new(".")), &bytes)?;
+    crate::failpoint::step();
     file.persist(path).map_err(|error| crate::error::io("write", path)(error.error))?;
     Ok(())
 }

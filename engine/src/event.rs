@@ -165,6 +165,7 @@ impl RunLog {
         }
         let mut line = serde_json::to_vec(&LogLine::now(event.clone()))?;
         line.push(b'\n');
+        palinode_cache::failpoint::step();
         self.file.write_all(&line)
     }
 

@@ -165,6 +165,7 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<bool> {
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
     io::Write::write_all(&mut file, bytes)?;
     file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    palinode_cache::failpoint::step();
     file.persist(path)?;
     Ok(true)
 }
