@@ -6,9 +6,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::machine;
 
+mod seeing;
+
+pub(crate) use self::seeing::*;
+
 /// Declarative, incremental pipelines for experiments on language models.
 ///
-/// Exit codes: 0 done; 1 a stage failed, or an audited file is not intact; 2 the declaration or the call is wrong;
+/// Exit codes: 0 done; 1 a stage failed, or what was audited or verified is not intact; 2 the declaration or the call is wrong;
 /// 130 interrupted.
 #[derive(Debug, Parser)]
 #[command(name = "palinode", version, max_term_width = 100)]
@@ -46,20 +50,13 @@ pub(crate) enum Format {
     Json,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum GraphFormat {
-    Mermaid,
-    Dot,
-    Json,
-}
-
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Bring a pipeline, or a part of it, up to date.
     Run(Run),
     /// Say what `run` would do, and why; does nothing.
     Plan(Plan),
-    /// Each stage on one line: fresh, stale, never run.
+    /// Each stage on one line: fresh, stale (and why), never run, failed, running.
     Status(Status),
     /// Why a stage will run again, or where its cached result came from.
     Why(Why),
@@ -71,6 +68,26 @@ pub(crate) enum Command {
     Kinds(Kinds),
     /// The log of a stage's last run.
     Logs(Logs),
+    /// The past runs.
+    Runs(Runs),
+    /// A result: its files, sizes and places, how they begin, and who made it.
+    Show(Show),
+    /// Two runs side by side: params, outcomes, metrics.
+    Diff(Diff),
+    /// Remove results that neither the last runs nor a pin need.
+    Gc(Gc),
+    /// Keep results from being removed, under a name.
+    Pin(Pin),
+    /// The pins.
+    Pins(Pins),
+    /// Remove a pin.
+    Unpin(Unpin),
+    /// Read every file of the cache again; set bad ones aside, and forget their results.
+    Verify(Verify),
+    /// Write results, with all that they were made from, to one archive.
+    Export(Export),
+    /// Take results in from an archive: all of them, or none.
+    Import(Import),
 }
 
 /// A pipeline, with overrides.
@@ -154,14 +171,6 @@ pub(crate) struct Plan {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct Status {
-    #[command(flatten)]
-    pub(crate) pipeline: Pipeline,
-    #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub(crate) format: Format,
-}
-
-#[derive(Debug, Args)]
 pub(crate) struct Why {
     #[command(flatten)]
     pub(crate) pipeline: Pipeline,
@@ -170,14 +179,6 @@ pub(crate) struct Why {
     pub(crate) stage: String,
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct Graph {
-    #[command(flatten)]
-    pub(crate) pipeline: Pipeline,
-    #[arg(long, value_enum, default_value_t = GraphFormat::Mermaid)]
-    pub(crate) format: GraphFormat,
 }
 
 #[derive(Debug, Args)]

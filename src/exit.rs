@@ -7,7 +7,7 @@ use std::process::ExitCode;
 pub(crate) enum Exit {
     /// Done.
     Done,
-    /// A stage failed, or an audited file is not intact.
+    /// A stage failed, or what was audited or verified is not intact.
     Failed,
     /// The declaration or the call is wrong, or the cache can't be used.
     Usage,

@@ -152,6 +152,8 @@ impl RunLog {
         fs::create_dir_all(&dir)?;
         let path = dir.join(format!("{id}.jsonl"));
         let file = File::options().append(true).create_new(true).open(&path)?;
+        // Held as long as the run goes on; where there are no locks, it only isn't told that it does.
+        let _ = file.lock();
         Ok(Self { file, path })
     }
 
@@ -175,10 +177,10 @@ impl RunLog {
     }
 }
 
-/// A new run's id: sorts by time; two of the same second differ.
+/// A new run's id: sorts by time; two of the same moment differ.
 pub fn run_id(now: Timestamp) -> String {
     let random = std::hash::RandomState::new().build_hasher().finish();
-    format!("{}-{:06x}", now.strftime("%Y%m%dT%H%M%SZ"), random & 0xff_ffff)
+    format!("{}-{:08x}", now.strftime("%Y%m%dT%H%M%S%.3fZ"), random & 0xffff_ffff)
 }
 
 #[cfg(test)]
@@ -187,9 +189,10 @@ mod tests {
 
     #[test]
     fn ids_sort_by_time() {
-        let at = |seconds| run_id(Timestamp::from_second(seconds).unwrap());
-        assert!(at(1_800_000_000).starts_with("20270115T080000Z-"));
-        assert!(at(1_800_000_000) < at(1_800_000_001));
+        let at = |millis| run_id(Timestamp::from_millisecond(millis).unwrap());
+        assert!(at(1_800_000_000_000).starts_with("20270115T080000.000Z-"));
+        assert!(at(1_800_000_000_007) < at(1_800_000_000_010));
+        assert!(at(1_800_000_000_999) < at(1_800_000_001_000));
         assert_ne!(at(0), at(0));
     }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use palinode_cache::{Cache, StageKey};
+use palinode_cache::{Cache, Hold, StageKey};
 use petgraph::graph::NodeIndex;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -47,6 +47,7 @@ pub async fn run(
     on_event: impl Fn(&Event) + Send + Sync,
 ) -> Result<RunSummary, RunError> {
     let clock = Instant::now();
+    let hold = cache.hold()?;
     let mut planner = Planner::new(graph, selection, cache, &PlanOptions { force: options.force.clone() })?;
     let plan = planner.plan()?;
     resources::check(graph, &plan, options.limits())?;
@@ -54,6 +55,7 @@ pub async fn run(
     let (jobs, messages) = unbounded_channel();
     let mut dispatcher = Dispatcher {
         // In a cache that can only be read, hits are still hits; there is nowhere to log them.
+        hold: Some(hold),
         log: (!cache.is_read_only()).then(|| RunLog::create(cache.root(), &id)).transpose().map_err(RunError::Log)?,
         on_event: &on_event,
         graph,
@@ -124,6 +126,9 @@ struct Dispatcher<'a> {
     failed: usize,
     jobs: UnboundedSender<Message>,
     log: Option<RunLog>,
+    /// Keeps the collector out while the log doesn't tell it what this run needs: until the plan's hits are told, and
+    /// for good where there is no log.
+    hold: Option<Arc<Hold>>,
     on_event: &'a (dyn Fn(&Event) + Send + Sync),
 }
 
@@ -131,6 +136,9 @@ impl Dispatcher<'_> {
     async fn dispatch(&mut self, mut messages: UnboundedReceiver<Message>) -> Result<(), RunError> {
         let ready = self.queue.initial();
         self.settle_ready(ready)?;
+        if self.log.is_some() {
+            self.hold = None;
+        }
         let interrupt = self.options.interrupt.clone();
         loop {
             while !self.is_ending()
@@ -241,6 +249,7 @@ impl Dispatcher<'_> {
         if let Some(Err(error)) = self.log.as_mut().map(|log| log.append(event)) {
             tracing::warn!(reason = palinode_cache::reason(&error), "the run's log is not written on");
             self.log = None;
+            self.hold = self.cache.hold().ok();
         }
     }
 }

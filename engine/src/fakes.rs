@@ -325,6 +325,13 @@ impl Place {
         Self { dir, cache }
     }
 
+    /// As another process would find it once this one has ended.
+    pub(crate) fn reopened(self) -> Self {
+        let Self { dir, cache } = self;
+        drop(cache);
+        Self::in_folder(dir)
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
 use jiff::Timestamp;
-use palinode_cache::{Cache, CacheError, Checked, External, KeyLock, Scratch, StoredResult};
+use palinode_cache::{Cache, CacheError, Checked, External, Hold, KeyLock, Scratch, StoredResult};
 use serde_json::Value;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -57,6 +57,8 @@ pub(crate) struct Performed {
     pub(crate) result: Arc<StoredResult>,
     /// `None` if another process had made the result meanwhile.
     pub(crate) ran: Option<Ran>,
+    /// Keeps it from being collected until the run's log tells of it.
+    pub(crate) hold: Arc<Hold>,
 }
 
 /// What is told of a job that ran.
@@ -97,12 +99,14 @@ impl From<CacheError> for NoResult {
 
 impl Task {
     pub(crate) async fn perform(self) -> Result<Performed, NoResult> {
+        let hold = self.cache.hold()?;
         if self.reason != Reason::Forced
             && let Some(Checked { result, lost }) = self.cache.check(&self.identity.key)?
             && lost.is_empty()
         {
-            return Ok(Performed { result, ran: None });
+            return Ok(Performed { result, ran: None, hold });
         }
+        drop(hold);
         let _ = self.events.send(Event::StageStarted {
             address: self.address.clone(),
             kind: self.kind.name().to_owned(),

@@ -13,7 +13,7 @@ use crate::{
 pub(crate) fn logs(args: &Logs) -> Result<Exit, Failure> {
     let graph = super::pipeline(&args.pipeline)?;
     let selection = super::selection(&graph, std::slice::from_ref(&args.stage))?;
-    let cache = super::cache(&args.pipeline)?;
+    let cache = super::existing(&args.pipeline)?;
     let plan = super::planned(&graph, &selection, &cache, BTreeSet::new())?;
     let wanted = super::instances(&graph, &args.stage)?;
     let mut text = String::new();

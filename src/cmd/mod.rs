@@ -1,23 +1,32 @@
 //! One file per command. Here: what they share.
 
 mod audit;
+mod diff;
+mod export;
+mod gc;
 mod graph;
+mod import;
 mod kinds;
 mod logs;
+mod pins;
 mod plan;
 mod run;
+mod runs;
+mod show;
 mod status;
+mod verify;
 mod why;
+mod words;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
-use palinode_cache::Cache;
+use palinode_cache::{Cache, StageKey};
 use palinode_engine::{
     graph::Graph,
-    plan::{Plan, PlanOptions, plan as make_plan},
+    plan::{Decision, Plan, PlanOptions, plan as make_plan},
     registry::Registry,
     resources::TooMuch,
     select::{SelectError, Selection},
@@ -25,7 +34,7 @@ use palinode_engine::{
 };
 
 use crate::{
-    cli::{Cli, Command, Pipeline},
+    cli::{Cli, Command, Pipeline, Place},
     diagnostics,
     exit::Exit,
     output::Failure,
@@ -41,6 +50,16 @@ pub(crate) fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Audit(args) => audit::audit(args),
         Command::Kinds(args) => kinds::kinds(args),
         Command::Logs(args) => logs::logs(args),
+        Command::Runs(args) => runs::runs(args),
+        Command::Show(args) => show::show(args),
+        Command::Diff(args) => diff::diff(args),
+        Command::Gc(args) => gc::gc(args),
+        Command::Pin(args) => pins::pin(args),
+        Command::Pins(args) => pins::pins(args),
+        Command::Unpin(args) => pins::unpin(args),
+        Command::Verify(args) => verify::verify(args, &cli.talk),
+        Command::Export(args) => export::export(args),
+        Command::Import(args) => import::import(args),
     }
 }
 
@@ -78,13 +97,71 @@ fn unknown(error: &SelectError) -> Failure {
     }
 }
 
-/// The pipeline's cache.
+/// The pipeline's cache, made if need be.
 fn cache(args: &Pipeline) -> Result<Cache, Failure> {
-    open(&args.cache.clone().unwrap_or_else(|| beside(&args.file, ".palinode")))
+    open(&root(args))
+}
+
+/// The pipeline's cache for looking things up: nothing is made where there is none.
+fn existing(args: &Pipeline) -> Result<Cache, Failure> {
+    look(&root(args))
+}
+
+fn root(args: &Pipeline) -> PathBuf {
+    args.cache.clone().unwrap_or_else(|| beside(&args.file, ".palinode"))
 }
 
 fn open(root: &Path) -> Result<Cache, Failure> {
     Cache::open(root).map_err(|error| Failure::usage(format!("cache: {error}")))
+}
+
+fn look(root: &Path) -> Result<Cache, Failure> {
+    Cache::open_existing(root).map_err(|error| Failure::usage(format!("cache: {error}")))
+}
+
+/// The folder of the cache that a command without a pipeline means.
+fn place(pipeline: Option<&Path>, cache: Option<&PathBuf>) -> Result<PathBuf, Failure> {
+    if let Some(file) = pipeline.filter(|file| !file.is_file()) {
+        return Err(Failure::usage(format!("there is no pipeline at {}", file.display())));
+    }
+    Ok(cache.cloned().unwrap_or_else(|| beside(pipeline.unwrap_or(Path::new("")), ".palinode")))
+}
+
+/// The cache that `place` means, which must be there.
+fn placed(place: &Place) -> Result<Cache, Failure> {
+    there(self::place(place.pipeline.as_deref(), place.cache.as_ref())?)
+}
+
+fn there(root: PathBuf) -> Result<Cache, Failure> {
+    if !root.join("format").exists() {
+        let hint = "name a pipeline that has run, or the cache's folder: `--cache DIR`";
+        return Err(Failure::usage(format!("there is no cache at {}", root.display())).hint(hint));
+    }
+    open(&root)
+}
+
+/// The results that `stages` have now, by address; each must be there.
+fn results(graph: &Graph, stages: &[String], cache: &Cache) -> Result<BTreeMap<String, StageKey>, Failure> {
+    let selection = selection(graph, stages)?;
+    let plan = planned(graph, &selection, cache, BTreeSet::new())?;
+    let mut wanted = BTreeSet::new();
+    for stage in stages {
+        wanted.extend(instances(graph, stage)?);
+    }
+    let mut results = BTreeMap::new();
+    for node in plan.nodes.iter().filter(|node| wanted.contains(&node.node)) {
+        match &node.decision {
+            Decision::Hit(record) => drop(results.insert(node.address.clone(), record.key)),
+            Decision::Run { reason, .. } | Decision::May { reason, .. } => {
+                return Err(Failure::usage(format!("{} has no result now: {reason}", node.address))
+                    .hint(format!("bring it up to date first: `palinode run {} ...`", graph.file.display())));
+            }
+            Decision::Same { runs_as, .. } => {
+                return Err(Failure::usage(format!("{} has no result now: {runs_as} makes it", node.address)));
+            }
+        }
+    }
+    Ok(results)
 }
 
 /// `name` in the folder of `file`.

@@ -18,7 +18,7 @@ pub(crate) fn plan(args: &cli::Plan) -> Result<Exit, Failure> {
     let graph = super::pipeline(&args.pipeline)?;
     let selection = super::selection(&graph, &args.targets)?;
     let force = super::force(&graph, &args.force)?;
-    let plan = super::planned(&graph, &selection, &super::cache(&args.pipeline)?, force)?;
+    let plan = super::planned(&graph, &selection, &super::existing(&args.pipeline)?, force)?;
     // A plan that could not be run is none.
     resources::check(&graph, &plan, machine::options(&args.resources).limits()).map_err(super::too_much)?;
     match args.format {

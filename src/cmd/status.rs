@@ -1,87 +1,88 @@
-//! `palinode status`: one line a stage.
+//! `palinode status`: one line a stage, on one screen.
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-use palinode_engine::plan::{Decision, PlanNode};
-use serde_json::json;
+use palinode_engine::status::{Cause, Counts, StageStatus, Status as State, status as find};
 
+use super::words::count;
 use crate::{
     cli::{Format, Status},
     exit::Exit,
     output::{Failure, out},
 };
 
-/// What is said of the instances of one stage.
-#[derive(Default)]
-struct Line {
-    instances: usize,
-    fresh: usize,
-    never: usize,
-    /// The first stale instance and why it is stale.
-    stale: Option<(String, String)>,
-}
+/// Lines of stages that fit on a screen. Of more, those that are fresh are only counted.
+const SCREEN: usize = 40;
+/// A cause is cut to what fits beside a name.
+const CAUSE: usize = 160;
 
 pub(crate) fn status(args: &Status) -> Result<Exit, Failure> {
     let graph = super::pipeline(&args.pipeline)?;
     let selection = super::selection(&graph, &[])?;
-    let plan = super::planned(&graph, &selection, &super::cache(&args.pipeline)?, BTreeSet::new())?;
-    let mut lines: Vec<(String, Line)> = Vec::new();
-    for node in &plan.nodes {
-        let stage = &graph.instance(node.node).address.stage;
-        let line = match lines.iter().position(|(name, _)| name == stage) {
-            Some(i) => &mut lines[i].1,
-            None => {
-                lines.push((stage.clone(), Line::default()));
-                &mut lines.last_mut().expect("just pushed").1
-            }
-        };
-        line.add(node);
-    }
+    let cache = super::existing(&args.pipeline)?;
+    let plan = super::planned(&graph, &selection, &cache, BTreeSet::new())?;
+    let status = find(&graph, &plan, &cache);
     match args.format {
-        Format::Json => {
-            let value = lines.iter().map(|(stage, line)| {
-                let stale =
-                    line.stale.as_ref().map(|(address, reason)| json!({ "address": address, "reason": reason }));
-                json!({ "stage": stage, "instances": line.instances, "fresh": line.fresh, "never_run": line.never,
-                        "stale": line.instances - line.fresh - line.never, "first_stale": stale })
-            });
-            out(&format!("{:#}\n", serde_json::Value::from_iter(value)))
-        }
-        Format::Text => out(&text(&lines)),
+        Format::Json => out(&format!("{:#}\n", serde_json::json!(status))),
+        Format::Text => out(&text(&status)),
     }
 }
 
-impl Line {
-    fn add(&mut self, node: &PlanNode) {
-        self.instances += 1;
-        let reason = match &node.decision {
-            Decision::Hit(_) => return self.fresh += 1,
-            _ if node.last.is_none() => return self.never += 1,
-            Decision::Run { reason, .. } | Decision::May { reason, .. } => reason.to_string(),
-            Decision::Same { runs_as, .. } => format!("the same result as {runs_as}, which will run"),
-        };
-        self.stale.get_or_insert((node.address.clone(), reason));
-    }
-}
-
-fn text(lines: &[(String, Line)]) -> String {
-    let width = lines.iter().map(|(stage, _)| stage.chars().count()).max().unwrap_or(0);
+fn text(status: &State) -> String {
+    let fresh = |stage: &&StageStatus| stage.counts.fresh == stage.counts.instances;
+    let crowded = status.stages.len() > SCREEN;
+    let shown: Vec<&StageStatus> =
+        status.stages.iter().filter(|stage| !(crowded && fresh(stage))).take(SCREEN).collect();
+    let width = shown.iter().map(|stage| stage.stage.chars().count()).max().unwrap_or(0);
     let mut text = String::new();
-    for (stage, line) in lines {
-        let stale = line.instances - line.fresh - line.never;
-        let words = match line.instances {
-            n if line.fresh == n => "fresh".to_owned(),
-            n if line.never == n => "never run".to_owned(),
-            1 => "stale".to_owned(),
-            _ => format!("{} fresh, {stale} stale, {} never run", line.fresh, line.never),
-        };
-        let count = if line.instances == 1 { String::new() } else { format!(" x{}", line.instances) };
-        let _ = write!(text, "{stage:width$}  {words}{count}");
-        let _ = match &line.stale {
-            Some((address, reason)) if address == stage => writeln!(text, "; {reason}"),
-            Some((address, reason)) => writeln!(text, "; {address}: {reason}"),
-            None => writeln!(text),
-        };
+    for stage in &shown {
+        let _ = writeln!(text, "{:width$}  {}", stage.stage, line(stage));
+    }
+    let left_out = status.stages.len() - shown.len();
+    if left_out > 0 {
+        let fresh = status.stages.iter().filter(fresh).count();
+        let rest = left_out - fresh.min(left_out);
+        let mut parts = vec![format!("{} fresh", count(left_out - rest, "more stage"))];
+        if rest > 0 {
+            parts.push(format!("{rest} more that are not: `palinode plan` tells all"));
+        }
+        let _ = writeln!(text, "{}", parts.join(", "));
+    }
+    let _ = writeln!(text, "{}: {}", status.pipeline, words(&status.counts));
+    for run in &status.runs {
+        let _ = writeln!(text, "going on: run {run}");
     }
     text
+}
+
+fn words(counts: &Counts) -> String {
+    let words = counts.words().into_iter().map(|(count, word)| format!("{count} {word}"));
+    words.collect::<Vec<_>>().join(", ")
+}
+
+fn line(stage: &StageStatus) -> String {
+    let counts = &stage.counts;
+    let mut text = match counts.words()[..] {
+        [(1, word)] => word.to_owned(),
+        [(count, word)] => format!("{word} x{count}"),
+        _ => words(counts),
+    };
+    if let Some(first) = stage.running_now.first().filter(|first| **first != stage.stage) {
+        let _ = write!(text, "; {first} is running");
+    }
+    for Cause { address, reason } in [&stage.first_failed, &stage.first_stale].into_iter().flatten() {
+        let reason = one_line(reason);
+        let _ =
+            if *address == stage.stage { write!(text, "; {reason}") } else { write!(text, "; {address}: {reason}") };
+    }
+    text
+}
+
+fn one_line(reason: &str) -> String {
+    let line = reason.lines().next().unwrap_or_default();
+    let mut cut: String = line.chars().take(CAUSE).collect();
+    if cut.len() < reason.len() {
+        cut.push('…');
+    }
+    cut
 }

@@ -12,7 +12,7 @@ pub(crate) fn why(args: &Why) -> Result<Exit, Failure> {
     let graph = super::pipeline(&args.pipeline)?;
     let selection = super::selection(&graph, std::slice::from_ref(&args.stage))?;
     let wanted = super::instances(&graph, &args.stage)?;
-    let cache = super::cache(&args.pipeline)?;
+    let cache = super::existing(&args.pipeline)?;
     let explained = explain(&graph, &selection, &wanted, &cache).map_err(|error| Failure::usage(error.to_string()))?;
     match args.format {
         Format::Json => out(&format!("{:#}\n", serde_json::json!(explained))),

@@ -18,8 +18,10 @@ impl Dispatcher<'_> {
         let key = self.waiting.remove(&id).map(|(_, identity)| identity.key);
         let same = key.and_then(|key| self.same.remove(&key)).unwrap_or_default();
         let mut ready = Vec::new();
+        // What is decided now must still be there when it is told.
+        let _hold = self.cache.hold()?;
         match result {
-            Ok(Performed { result, ran }) => {
+            Ok(Performed { result, ran, hold: _told }) => {
                 ready.extend(self.succeeded(id, result.clone(), ran)?);
                 for id in same {
                     ready.extend(self.succeeded(id, result.clone(), None)?);

@@ -29,8 +29,9 @@ impl Dispatcher<'_> {
     /// The lock was free a moment ago: the result is there, or else `id` is to make it after all.
     pub(super) fn unpark(&mut self, id: TaskId) -> Result<(), RunError> {
         self.parked.remove(&id);
+        let hold = self.cache.hold()?;
         match self.planner.decide(self.plan.nodes[id].node)? {
-            Decision::Hit(result) => self.ended(id, Ok(Performed { result, ran: None }))?,
+            Decision::Hit(result) => self.ended(id, Ok(Performed { result, ran: None, hold }))?,
             _ => self.queue.enqueue(id),
         }
         Ok(())

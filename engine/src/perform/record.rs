@@ -22,6 +22,8 @@ impl Task {
         took: Took,
     ) -> Result<Performed, NoResult> {
         self.inputs_unchanged(job)?;
+        // Bytes that are in the cache already count as stored: they must stay until the record is told of.
+        let hold = self.cache.hold()?;
         let outputs = self.outputs(&report, scratch, job)?;
         let record = Record {
             format: Record::FORMAT,
@@ -41,7 +43,7 @@ impl Task {
             tracing::warn!(%error, "can't remove what an earlier failure left");
         }
         let result = Arc::new(StoredResult::from(&record));
-        Ok(Performed { result, ran: Some(Ran { seconds: took.seconds, summary: record.summary }) })
+        Ok(Performed { result, ran: Some(Ran { seconds: took.seconds, summary: record.summary }), hold })
     }
 
     fn execution(&self, took: &Took) -> Execution {

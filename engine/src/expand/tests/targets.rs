@@ -76,7 +76,7 @@ fn a_target_that_selects_nothing_is_told() {
 
 #[test]
 fn as_mermaid() {
-    assert_snapshot!(draw::mermaid(&study()), @r#"
+    assert_snapshot!(draw::Drawing::stages(&study()).mermaid(), @r#"
     flowchart LR
       s0["<b>base</b><br/>make<br/>seed: 2"]
       s1["<b>tuned</b><br/>step<br/>seed x rank: 4"]
@@ -92,7 +92,7 @@ fn as_mermaid() {
 
 #[test]
 fn as_dot() {
-    assert_snapshot!(draw::dot(&study()), @r#"
+    assert_snapshot!(draw::Drawing::stages(&study()).dot(), @r#"
     digraph "a \"study\"" {
       rankdir=LR;
       node [shape=box];
