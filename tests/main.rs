@@ -10,4 +10,5 @@ mod mini;
 mod peers;
 mod reliability;
 mod same_bytes;
+mod seeing;
 mod support;

@@ -32,14 +32,13 @@ pub(crate) fn show(args: &Show) -> Result<Exit, Failure> {
 
 /// The result that a node has now or, if that is to be made, had last; with what keeps it from being the one wanted.
 fn record(node: &PlanNode, cache: &Cache) -> Result<(Option<Record>, Option<String>), Failure> {
+    let read = |key| cache.record(&key).map_err(|error| Failure::usage(error.to_string()));
     let reason = match &node.decision {
-        Decision::Hit(record) => return Ok((Some(record.as_ref().clone()), None)),
+        Decision::Hit(result) => return Ok((read(result.key)?, None)),
         Decision::Run { reason, .. } | Decision::May { reason, .. } => reason.to_string(),
         Decision::Same { runs_as, .. } => format!("the same result as {runs_as}, which will run"),
     };
-    let last = node.last.map(|key| cache.record(&key)).transpose();
-    let last = last.map_err(|error| Failure::usage(error.to_string()))?.flatten();
-    Ok((last, Some(reason)))
+    Ok((node.last.map(read).transpose()?.flatten(), Some(reason)))
 }
 
 fn one(node: &PlanNode, cache: &Cache, format: Format) -> Result<Exit, Failure> {
