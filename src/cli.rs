@@ -88,6 +88,14 @@ pub(crate) enum Command {
     Export(Export),
     /// Take results in from an archive: all of them, or none.
     Import(Import),
+    /// All problems of a pipeline, and what in it nothing uses.
+    Check(Check),
+    /// The JSON Schema of pipelines, by which editors complete and check them.
+    Schema,
+    /// Write a pipeline to start from.
+    Init(Init),
+    /// A script that completes commands and options in a shell.
+    Completions(Completions),
 }
 
 /// A pipeline, with overrides.
@@ -209,4 +217,33 @@ pub(crate) struct Logs {
     /// A stage, or one instance of it.
     #[arg(value_name = "STAGE")]
     pub(crate) stage: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) pipeline: Pipeline,
+    /// Make a lint an error: `unused-stage`, `unused-param`, `unused-axis`, `unused-defaults`, or `warnings` for all.
+    #[arg(long, value_name = "LINT")]
+    pub(crate) deny: Vec<String>,
+    /// Don't tell of a lint.
+    #[arg(long, value_name = "LINT")]
+    pub(crate) allow: Vec<String>,
+    /// Findings are drawn on stderr, or given as JSON on stdout.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// The folder.
+    #[arg(value_name = "DIR", default_value = ".")]
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// The shell.
+    #[arg(value_name = "SHELL", value_enum)]
+    pub(crate) shell: clap_complete::Shell,
 }

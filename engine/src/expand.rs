@@ -4,7 +4,7 @@
 mod fill;
 mod wires;
 
-pub(crate) use wires::Wire;
+pub(crate) use wires::{Wire, type_words};
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,13 +17,14 @@ use petgraph::graph::{DiGraph, NodeIndex};
 use crate::{
     defaults,
     graph::{Binding, Graph, Instance, Missing, Source, TableRow},
+    lint::{self, Checked},
     mistake::Mistake,
     order::order,
     overlay::{Files, Overlaid, Reader, overlay},
     overrides::Overrides,
     params::{Folders, Schema},
     points::{Bound, Link, MAX_POINTS, Points},
-    problem::{Problems, Report},
+    problem::{self, Problems, Report},
     registry::Registry,
     spec::{Spec, StageSpec},
     stage::{InputPort, OutputPort, StageKind},
@@ -45,22 +46,38 @@ pub(crate) fn load_with(
     overrides: &Overrides,
     read: Reader<'_>,
 ) -> Result<Graph, Problems> {
-    let Overlaid { files, value, replaced, found } = overlay(file, overrides, read);
-    let mut report = Report::new(&files);
-    found.into_iter().for_each(|found| report.found(found));
-    let graph = value.and_then(|value| {
-        defaults::check(&value, registry, &mut report);
-        let spec = Spec::read(file, &value, &replaced, &mut report);
-        Expansion::new(&spec, registry).expand(&files, &overrides.cwd, &mut report)
-    });
-    let problems = report.finish(file);
-    match graph {
-        Some(graph) if problems.problems.is_empty() => Ok(graph),
-        _ => Err(problems),
-    }
+    let checked = examine(file, registry, overrides, read, false);
+    checked.graph.ok_or(checked.problems)
 }
 
-struct Expansion<'a> {
+/// All problems and lints.
+pub(crate) fn check(file: &Path, registry: &Registry, overrides: &Overrides) -> Checked {
+    examine(file, registry, overrides, &yaml::from_disk, true)
+}
+
+fn examine(file: &Path, registry: &Registry, overrides: &Overrides, read: Reader<'_>, lints: bool) -> Checked {
+    let Overlaid { files, value, replaced, profiles, found } = overlay(file, overrides, read);
+    let mut report = Report::new(&files);
+    found.into_iter().for_each(|found| report.found(found));
+    let mut graph = None;
+    let mut findings = Vec::new();
+    if let Some(value) = value {
+        defaults::check(&value, registry, &mut report);
+        let spec = Spec::read(file, &value, &replaced, &mut report);
+        let expansion = Expansion::new(&spec, registry);
+        graph = expansion.expand(&files, &overrides.cwd, &mut report);
+        if lints {
+            findings = lint::lints(&value, &spec, &expansion, &files);
+        }
+    }
+    let problems = report.finish(file);
+    let graph = graph.filter(|_| problems.problems.is_empty());
+    // Nobody asks for the texts where there is nothing to show in them.
+    let texts = if findings.is_empty() { Vec::new() } else { problem::sources(&files) };
+    Checked { graph, problems, findings, files: texts, profiles }
+}
+
+pub(crate) struct Expansion<'a> {
     spec: &'a Spec,
     kinds: Vec<Option<&'a Arc<dyn StageKind>>>,
     ports: Vec<Vec<InputPort>>,
@@ -78,6 +95,11 @@ impl<'a> Expansion<'a> {
             kinds.iter().zip(spec.stages.values()).map(|(kind, stage)| wires::outputs(*kind, stage)).collect();
         let schemas = kinds.iter().flatten().map(|kind| (kind.name(), Schema::of(kind.as_ref()))).collect();
         Self { spec, kinds, ports, outputs, schemas, registry }
+    }
+
+    /// What a stage gives.
+    pub(crate) fn outputs(&self, number: usize) -> &[OutputPort] {
+        &self.outputs[number]
     }
 
     fn stage(&self, number: usize) -> (&'a str, &'a StageSpec) {

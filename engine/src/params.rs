@@ -221,6 +221,17 @@ pub(crate) struct Filled {
     pub(crate) paths: BTreeMap<String, PathBuf>,
 }
 
+impl Filled {
+    /// Whether both make one key: params that can't change bytes are in none.
+    pub(crate) fn same_key(&self, other: &Self, unkeyed: &[&str]) -> bool {
+        let keyed = |filled: &'_ Self| -> Vec<(String, Value)> {
+            let params = filled.params.iter().filter(|(name, _)| !unkeyed.contains(&name.as_str()));
+            params.map(|(name, value)| (name.clone(), value.clone())).collect()
+        };
+        self.paths == other.paths && (self.params == other.params || keyed(self) == keyed(other))
+    }
+}
+
 impl With<'_> {
     /// Axes that the templates use.
     pub(crate) fn used_axes(&self) -> BTreeSet<usize> {

@@ -266,6 +266,15 @@ fn names_in(value: &Value, path: &str) -> Vec<String> {
     fields.into_iter().flat_map(|fields| fields.keys()).map(|field| format!("{path}.{field}")).collect()
 }
 
+/// The names between `${` and `}` in a text.
+pub(crate) fn names(text: &str) -> Vec<&str> {
+    let name = |token| match token {
+        Token::Name(name) => Some(name),
+        Token::Text(_) => None,
+    };
+    tokens(text).map(|tokens| tokens.into_iter().filter_map(name).collect()).unwrap_or_default()
+}
+
 enum Token<'a> {
     Text(String),
     Name(&'a str),

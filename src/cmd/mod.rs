@@ -1,17 +1,21 @@
 //! One file per command. Here: what they share.
 
 mod audit;
+mod check;
+mod completions;
 mod diff;
 mod export;
 mod gc;
 mod graph;
 mod import;
+mod init;
 mod kinds;
 mod logs;
 mod pins;
 mod plan;
 mod run;
 mod runs;
+mod schema;
 mod show;
 mod status;
 mod verify;
@@ -60,6 +64,10 @@ pub(crate) fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Verify(args) => verify::verify(args, &cli.talk),
         Command::Export(args) => export::export(args),
         Command::Import(args) => import::import(args),
+        Command::Check(args) => check::check(args),
+        Command::Schema => schema::schema(),
+        Command::Init(args) => init::init(args),
+        Command::Completions(args) => completions::completions(args),
     }
 }
 
@@ -67,8 +75,8 @@ fn registry() -> Registry {
     Registry::new(palinode_stages::kinds())
 }
 
-/// Reads the pipeline and applies the overrides; all its problems, drawn, are the failure.
-fn pipeline(args: &Pipeline) -> Result<Graph, Failure> {
+/// What the command line says beside the file.
+fn overrides(args: &Pipeline) -> Result<Overrides, Failure> {
     let cwd = std::env::current_dir().map_err(|error| Failure::usage(format!("current folder: {error}")))?;
     let mut overrides = Overrides::parse(&args.set, cwd).map_err(|error| {
         let hint = "overrides look like `--set params.model=./weights` or `--set axes.seed=[0]`";
@@ -76,6 +84,12 @@ fn pipeline(args: &Pipeline) -> Result<Graph, Failure> {
     })?;
     overrides.profiles.clone_from(&args.profile);
     overrides.params.clone_from(&args.params);
+    Ok(overrides)
+}
+
+/// Reads the pipeline and applies the overrides; all its problems, drawn, are the failure.
+fn pipeline(args: &Pipeline) -> Result<Graph, Failure> {
+    let overrides = overrides(args)?;
     load(&args.file, &registry(), &overrides).map_err(|problems| Failure::usage(diagnostics::render(&problems)))
 }
 

@@ -54,7 +54,7 @@ impl Expansion<'_> {
             let one = distinct.entry(key).or_insert_with(|| with.fill(at, folders, report).map(Rc::new));
             filled.push(one.clone());
         });
-        self.check_axes(stage, &used, &distinct, report);
+        self.check_axes(stage, kind.unkeyed(), &used, &distinct, report);
         filled.into_iter().collect()
     }
 
@@ -62,6 +62,7 @@ impl Expansion<'_> {
     fn check_axes(
         &self,
         stage: &StageSpec,
+        unkeyed: &[&str],
         used: &[usize],
         distinct: &HashMap<Vec<usize>, Option<Rc<Filled>>>,
         report: &mut Report<'_>,
@@ -80,7 +81,7 @@ impl Expansion<'_> {
                 match first.get(&rest) {
                     Some(other) => {
                         compared = true;
-                        **other != **filled
+                        !other.same_key(filled, unkeyed)
                     }
                     None => {
                         first.insert(rest, filled);

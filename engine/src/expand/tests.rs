@@ -2,6 +2,7 @@
 
 mod broken;
 mod layers;
+mod lints;
 mod messages;
 mod random;
 mod rules;
@@ -116,15 +117,37 @@ kind!(Make = "make", Free, [], [MODEL, DATA]);
 kind!(Step = "step", Free, [model("model")], [MODEL]);
 kind!(Join = "join", Free, [model("a"), model("b").optional()], [MODEL]);
 kind!(Collect = "collect", Free, [models("models"), models("more").optional(), model("base").optional()], [MODEL]);
+kind!(Count = "count", Free, [model("model")], [OutputPort::new("table", PortType::Table, "Counts.")]);
 kind!(Tune = "tune", Strict, [], [MODEL]);
 
+/// How many at once is in no key.
+struct Batched;
+impl Kind for Batched {
+    type Params = Free;
+    const NAME: &'static str = "batched";
+    const ABOUT: &'static str = "A test kind.";
+    const REVISION: u32 = 1;
+    const UNKEYED: &'static [&'static str] = &["other"];
+    fn inputs() -> Vec<InputPort> {
+        vec![]
+    }
+    fn outputs() -> Vec<OutputPort> {
+        vec![MODEL]
+    }
+    fn run(_: Self::Params, _: &Context<'_>) -> Result<(), StageError> {
+        Ok(())
+    }
+}
+
 fn registry() -> Registry {
-    let kinds: [Arc<dyn StageKind>; 5] = [
+    let kinds: [Arc<dyn StageKind>; 7] = [
         Arc::new(Of::<Make>::NEW),
         Arc::new(Of::<Step>::NEW),
         Arc::new(Of::<Join>::NEW),
         Arc::new(Of::<Collect>::NEW),
         Arc::new(Of::<Tune>::NEW),
+        Arc::new(Of::<Count>::NEW),
+        Arc::new(Of::<Batched>::NEW),
     ];
     Registry::new(kinds)
 }

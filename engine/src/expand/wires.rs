@@ -135,7 +135,7 @@ impl Expansion<'_> {
     }
 }
 
-fn type_words(port: PortType) -> String {
+pub(crate) fn type_words(port: PortType) -> String {
     let name = serde_json::to_value(port).ok().and_then(|value| value.as_str().map(str::to_owned));
     format!("`{}`", name.unwrap_or_default())
 }

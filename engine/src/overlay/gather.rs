@@ -1,7 +1,7 @@
 //! Finds and parses every file of a pipeline, and puts their layers in order.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     path::{Path, PathBuf},
 };
 
@@ -25,9 +25,12 @@ use crate::{
 const MAX_FILES: usize = 64;
 
 /// What was read.
+#[derive(Default)]
 pub(super) struct Gathered {
     pub(super) files: Files,
     pub(super) found: Vec<Found>,
+    /// The names of all profiles.
+    pub(super) profiles: Vec<String>,
     /// The parsed files; `None` where one can't be parsed.
     values: Vec<Option<Value>>,
     /// The mappings to lay over each other, beside the layers.
@@ -54,7 +57,7 @@ struct Gather<'a> {
 }
 
 pub(super) fn gather(file: &Path, overrides: &Overrides, read: Reader<'_>) -> Gathered {
-    let gathered = Gathered { files: Files::default(), found: Vec::new(), values: Vec::new(), parts: Vec::new() };
+    let gathered = Gathered::default();
     let mut gather = Gather { read, gathered, by_path: HashMap::new(), chain: Vec::new(), open: Vec::new() };
     let main = gather.file(file, None);
     gather.extend(main);
@@ -62,6 +65,7 @@ pub(super) fn gather(file: &Path, overrides: &Overrides, read: Reader<'_>) -> Ga
         gather.params_of(file, None);
         gather.part(file, None);
     }
+    gather.name_profiles();
     for profile in &overrides.profiles {
         gather.profile(profile);
     }
@@ -222,17 +226,20 @@ impl Gather<'_> {
         }
     }
 
+    fn name_profiles(&mut self) {
+        let values = self.chain.iter().filter_map(|file| self.gathered.values[*file].as_ref());
+        let profiles = values.filter_map(|value| value.get("profiles"));
+        let names: BTreeSet<_> = profiles.flat_map(profiles::names).collect();
+        self.gathered.profiles = names.into_iter().collect();
+    }
+
     /// The profile `name` of each file that has it.
     fn profile(&mut self, name: &str) {
         let profiles = |file: &usize| self.gathered.values[*file].as_ref().and_then(|value| value.get("profiles"));
         let with: Vec<usize> =
             self.chain.iter().copied().filter(|file| profiles(file).is_some_and(|p| p.get(name).is_some())).collect();
         if with.is_empty() && self.chain.iter().all(|file| self.gathered.values[*file].is_some()) {
-            let names = self.chain.iter().filter_map(profiles).flat_map(profiles::names);
-            let mut known: Vec<_> = names.collect();
-            known.sort();
-            known.dedup();
-            let mistake = Mistake::UnknownProfile { profile: name.to_owned(), known };
+            let mistake = Mistake::UnknownProfile { profile: name.to_owned(), known: self.gathered.profiles.clone() };
             self.gathered.found.push(with_option(format!("--profile {name}"), mistake));
         }
         for file in with {

@@ -35,6 +35,8 @@ pub(crate) struct Overlaid {
     pub(crate) value: Option<Value>,
     /// Axes whose labels a layer replaced: what was there before, and who replaced it.
     pub(crate) replaced: HashMap<String, Replaced>,
+    /// The names of the profiles that there are.
+    pub(crate) profiles: Vec<String>,
     /// What was wrong on the way.
     pub(crate) found: Vec<Found>,
 }
@@ -52,7 +54,7 @@ pub(crate) fn overlay(file: &Path, overrides: &Overrides, read: Reader<'_>) -> O
     let mut gathered = gather::gather(file, overrides, read);
     let mut replaced = HashMap::new();
     let mut value = gathered.take_value(&mut replaced);
-    let gather::Gathered { mut files, mut found, .. } = gathered;
+    let gather::Gathered { mut files, mut found, profiles, .. } = gathered;
     if let Some(value) = &mut value {
         for about_defaults in [true, false] {
             overrides::apply(value, overrides, about_defaults, &mut files, &mut replaced, &mut found);
@@ -61,7 +63,7 @@ pub(crate) fn overlay(file: &Path, overrides: &Overrides, read: Reader<'_>) -> O
             }
         }
     }
-    Overlaid { files, value, replaced, found }
+    Overlaid { files, value, replaced, profiles, found }
 }
 
 /// A problem with an option of the command line.

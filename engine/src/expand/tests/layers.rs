@@ -494,7 +494,7 @@ stages:
     6:11 «with» `with` can't have defaults for all of `m*`: kinds differ in their params
       hint: name the kind, or give `resources`, `retries` and `timeout` alone
     7:3 «"["» unknown kind `[`
-      hint: known: `collect`, `join`, `make`, `step`, `tune`
+      hint: known: `batched`, `collect`, `count`, `join`, `make`, `step`, `tune`
     "#);
     assert_snapshot!(problems("defaults: [1]\nstages: {}\n", &[]), @"1:11 «[1]» `defaults` must be a mapping, not a list");
 }

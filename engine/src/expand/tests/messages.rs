@@ -232,6 +232,13 @@ stages:
     8:30 «model» the axis `model` changes nothing: `with` comes out the same for each of its labels
       hint: drop `model` from `over`: its points would be one result, told several times
     ");
+    // A param that is in no key makes no results.
+    let batched = "axes: { n: [1, 2] }\nstages: { a: { uses: batched, over: [n], with: { other: \"${n}\" } } }\n";
+    assert_snapshot!(problems(batched, &[]), @r"
+    2:38 «n» the axis `n` changes nothing: `with` comes out the same for each of its labels
+      hint: drop `n` from `over`: its points would be one result, told several times
+    ");
+    loaded(&batched.replace("other", "value"), &[]);
     // One label can't differ from another.
     loaded("axes: { seed: [0] }\nstages: { a: { uses: make, over: [seed], with: { value: \"${seed}\" } } }", &[]);
 }
