@@ -99,8 +99,11 @@ impl Cache {
         for file in &own {
             self.install(file)?;
         }
-        // Also of a blob that was there: whoever put it may not have come to sync its name yet.
-        durable::sync_dirs(own.iter().filter_map(|file| file.to.parent()))?;
+        // In a batch that comes with the record. Also of a blob that was there: whoever put it may not have come to
+        // sync its name yet.
+        if self.batch().is_none() {
+            durable::sync_dirs(own.iter().filter_map(|file| file.to.parent()))?;
+        }
         Ok(own.into_iter().map(|file| file.seen.entry).collect())
     }
 
@@ -111,13 +114,16 @@ impl Cache {
             if self.verified(to, &file.seen.entry)? {
                 return fs::remove_file(&file.path).map_err(io("remove", &file.path));
             }
-            durable::sync_file(&file.path)?;
+            if self.batch().is_none() {
+                durable::sync_file(&file.path)?;
+            }
             let dir = to.parent().unwrap_or(self.root());
             fs::create_dir_all(dir).map_err(io("make the folder", dir))?;
             if durable::move_new(&file.path, to)? {
                 // A writer that was still at it would make the name a lie.
                 let now = Stat::of(&fs::metadata(to).map_err(io("read", to))?);
                 if (now.size, now.mtime) == (file.seen.stat.size, file.seen.stat.mtime) {
+                    self.fresh().add(to.clone(), now, file.seen.entry.blob);
                     return Ok(());
                 }
                 self.set_aside(to, || Ok(!matches(to, &file.seen.entry, stat::hash_file)?));
@@ -143,6 +149,8 @@ impl Cache {
         };
         durable::read_only(&path)?;
         let seen = stat::hash_file(&path)?;
+        #[cfg(test)]
+        durable::journal::tell(&path, durable::journal::Op::Written(seen.stat.ino));
         Ok(Own { path, seen, to: self.spread("objects", &seen.entry.blob) })
     }
 }

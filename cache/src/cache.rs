@@ -14,8 +14,11 @@ use rustix::fs::{Access, access};
 use tempfile::NamedTempFile;
 
 use crate::{
-    Digest, Hold, durable,
+    Digest, Hold,
+    batch::Batch,
+    durable,
     error::{CacheError, io},
+    fresh::Fresh,
     pointers::Pointers,
     results::ResultIndex,
     scratch::{self, Session},
@@ -35,6 +38,7 @@ const FILES: [(&str, &str); 3] = [
 #[derive(Clone)]
 pub struct Cache {
     inner: Arc<Inner>,
+    batch: Option<Arc<Batch>>,
 }
 
 struct Inner {
@@ -43,6 +47,7 @@ struct Inner {
     index: StatIndex,
     results: ResultIndex,
     pointers: Pointers,
+    fresh: Fresh,
     session: Mutex<Option<Arc<Session>>>,
     held: Mutex<Weak<Hold>>,
 }
@@ -90,8 +95,8 @@ impl Cache {
         let (host, dir) = (host(), root.join("index"));
         let index = StatIndex::new(dir.join(format!("{host}.stat")), read_only);
         let results = ResultIndex::new(dir.join(format!("{host}.results")), read_only);
-        let (pointers, session, held) = Default::default();
-        Self { inner: Arc::new(Inner { root, read_only, index, results, pointers, session, held }) }
+        let (pointers, fresh, session, held) = Default::default();
+        Self { inner: Arc::new(Inner { root, read_only, index, results, pointers, fresh, session, held }), batch: None }
     }
 
     /// The same folder, as if it could not be written.
@@ -137,6 +142,19 @@ impl Cache {
 
     pub(crate) fn results(&self) -> &ResultIndex {
         &self.inner.results
+    }
+
+    /// Where results wait to become durable together, if they do.
+    pub(crate) fn batch(&self) -> Option<&Batch> {
+        self.batch.as_deref()
+    }
+
+    pub(crate) fn with_batch(&self, batch: Arc<Batch>) -> Self {
+        Self { batch: Some(batch), ..self.clone() }
+    }
+
+    pub(crate) fn fresh(&self) -> &Fresh {
+        &self.inner.fresh
     }
 
     pub(crate) fn pointers(&self) -> &Pointers {

@@ -7,7 +7,7 @@ use std::{
     fs::{self, File, Permissions},
     io, iter,
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use crate::{
@@ -18,7 +18,10 @@ use crate::{
 /// Syncs a file's bytes.
 pub(crate) fn sync_file(path: &Path) -> Result<(), CacheError> {
     failpoint::step();
-    File::open(path).and_then(|file| file.sync_all()).map_err(io("sync", path))
+    File::open(path).and_then(|file| file.sync_all()).map_err(io("sync", path))?;
+    #[cfg(test)]
+    journal::tell(path, journal::Op::Bytes(journal::inode(path)));
+    Ok(())
 }
 
 /// Syncs the names in folders and the names of these folders in theirs.
@@ -28,8 +31,53 @@ pub(crate) fn sync_dirs<'a>(dirs: impl IntoIterator<Item = &'a Path>) -> Result<
     for dir in dirs.into_iter().rev() {
         failpoint::step();
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(io("sync", dir))?;
+        #[cfg(test)]
+        journal::tell(dir, journal::Op::Names(dir.to_owned()));
     }
     Ok(())
+}
+
+/// Syncs the bytes of `blobs` and of `files`, and the names of `blobs`.
+pub(crate) fn sync_batch<'a>(
+    root: &Path,
+    blobs: impl Iterator<Item = &'a Path>,
+    files: impl Iterator<Item = &'a Path>,
+) -> Result<(), CacheError> {
+    let blobs: BTreeSet<&Path> = blobs.collect();
+    let files: Vec<&Path> = files.collect();
+    if blobs.len() + files.len() > FEW && sync_file_system(root)? {
+        return Ok(());
+    }
+    blobs.iter().chain(&files).try_for_each(|path| sync_file(path))?;
+    sync_dirs(blobs.iter().filter_map(|blob| blob.parent()))
+}
+
+/// Syncs the names of records.
+pub(crate) fn sync_names(root: &Path) -> Result<(), CacheError> {
+    if sync_file_system(root)? {
+        return Ok(());
+    }
+    let records = root.join("records");
+    let entries = fs::read_dir(&records).map_err(io("read the folder", &records))?;
+    let dirs: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    sync_dirs(dirs.iter().map(PathBuf::as_path))
+}
+
+/// Up to so many files are synced one by one: whatever else waits to be written on this file system, which may be much,
+/// need not be waited for.
+const FEW: usize = 4;
+
+/// Syncs all of the file system that `root` is on, if that is possible.
+fn sync_file_system(root: &Path) -> Result<bool, CacheError> {
+    #[cfg(target_os = "linux")]
+    {
+        failpoint::step();
+        let dir = File::open(root).map_err(io("open", root))?;
+        rustix::fs::syncfs(&dir).map_err(|error| io("sync", root)(error.into()))?;
+        #[cfg(test)]
+        journal::tell(root, journal::Op::All);
+    }
+    Ok(cfg!(target_os = "linux"))
 }
 
 /// Takes away every right to write.
@@ -48,7 +96,11 @@ pub(crate) fn move_new(from: &Path, to: &Path) -> Result<bool, CacheError> {
         moved => moved,
     };
     match moved {
-        Ok(()) => Ok(true),
+        Ok(()) => {
+            #[cfg(test)]
+            journal::tell(to, journal::Op::Named(journal::inode(to), to.to_owned()));
+            Ok(true)
+        }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(error) => Err(io("create", to)(error)),
     }
@@ -68,6 +120,54 @@ fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
 #[cfg(not(target_os = "linux"))]
 fn rename_new(_: &Path, _: &Path) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// What was done in which order, for a test that replays it up to a power cut.
+#[cfg(test)]
+pub(crate) mod journal {
+    use std::{
+        os::unix::fs::MetadataExt,
+        path::{Path, PathBuf},
+        sync::{Mutex, PoisonError},
+    };
+
+    #[derive(Debug, Clone, PartialEq)]
+    pub(crate) enum Op {
+        /// The bytes of this file are complete.
+        Written(u64),
+        /// They are on disk.
+        Bytes(u64),
+        /// The file got this name.
+        Named(u64, PathBuf),
+        /// The names in this folder are on disk.
+        Names(PathBuf),
+        /// Everything is on disk.
+        All,
+    }
+
+    /// The folder under which things are noted, and what.
+    static NOTED: Mutex<Vec<(PathBuf, Vec<Op>)>> = Mutex::new(Vec::new());
+
+    pub(crate) fn start(root: &Path) {
+        NOTED.lock().unwrap_or_else(PoisonError::into_inner).push((root.to_owned(), Vec::new()));
+    }
+
+    pub(crate) fn stop(root: &Path) -> Vec<Op> {
+        let mut noted = NOTED.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = noted.iter().position(|(of, _)| of == root).unwrap();
+        noted.swap_remove(place).1
+    }
+
+    pub(crate) fn tell(path: &Path, op: Op) {
+        let mut noted = NOTED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, ops)) = noted.iter_mut().find(|(root, _)| path.starts_with(root)) {
+            ops.push(op);
+        }
+    }
+
+    pub(crate) fn inode(path: &Path) -> u64 {
+        std::fs::symlink_metadata(path).map_or(0, |meta| meta.ino())
+    }
 }
 
 #[cfg(test)]

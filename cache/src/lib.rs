@@ -33,6 +33,7 @@
 
 mod archive;
 mod aside;
+mod batch;
 mod blobs;
 mod cache;
 mod check;
@@ -43,6 +44,7 @@ mod error;
 mod external;
 pub mod failpoint;
 mod frames;
+mod fresh;
 mod gc;
 mod hash;
 mod hold;

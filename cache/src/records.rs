@@ -1,9 +1,9 @@
 //! Records on disk: one immutable file per key, created without ever replacing one, so the first wins.
 
-use std::{fs, io, path::Path};
+use std::{fs, io, path::Path, sync::Arc};
 
 use crate::{
-    Cache, Record, RecordError, StageKey, durable,
+    Cache, KeyLock, Record, RecordError, StageKey, durable,
     error::{CacheError, io},
     parse_record,
 };
@@ -42,6 +42,14 @@ impl Cache {
     /// # Errors
     /// If it can't be written, or would not read back the same.
     pub fn publish(&self, record: &Record) -> Result<Published, CacheError> {
+        self.publish_held(record, None)
+    }
+
+    /// The same, by whoever holds the right to make the result, which is kept until others can see it.
+    ///
+    /// # Errors
+    /// As for [`Cache::publish`].
+    pub fn publish_held(&self, record: &Record, lock: Option<Arc<KeyLock>>) -> Result<Published, CacheError> {
         self.writable()?;
         let bytes = record
             .to_bytes()
@@ -55,6 +63,12 @@ impl Cache {
             }
             let file = self.temporary(&bytes)?;
             durable::read_only(file.path())?;
+            #[cfg(test)]
+            durable::journal::tell(file.path(), durable::journal::Op::Written(durable::journal::inode(file.path())));
+            if let Some(batch) = self.batch() {
+                self.announce(batch, record, file, lock)?;
+                return Ok(Published::New);
+            }
             durable::sync_file(file.path())?;
             if durable::move_new(file.path(), &path)? {
                 durable::sync_dirs([dir])?;

@@ -19,11 +19,11 @@ use crate::{
 const COARSE: i64 = 2_000_000_000;
 /// The same where times come from the kernel's clock, which ticks every 10 ms or faster, and are kept in nanoseconds:
 /// several ticks, to be on the safe side.
-const FINE: i64 = 50_000_000;
+pub(crate) const FINE: i64 = 50_000_000;
 /// Bytes of a stat in an index.
 pub(crate) const STAT: usize = 5 * 8;
 /// A file this large is worth waiting for until its stat can vouch for it: reading it again would take longer.
-const WORTH_WAITING: u64 = 64 << 20;
+pub(crate) const WORTH_WAITING: u64 = 64 << 20;
 const ATTEMPTS: usize = 3;
 
 /// What changes when a file does. Times are nanoseconds since 1970.

@@ -96,7 +96,9 @@ impl Cache {
     /// The caller adds what is new to the index.
     pub(crate) fn look_up(&self, key: &StageKey) -> Result<Option<Looked>, CacheError> {
         let path = self.spread("records", key);
-        let Some(stat) = self.record_stat(&path)? else { return Ok(None) };
+        let Some(stat) = self.record_stat(&path)? else {
+            return Ok(self.announced(key).map(|result| (result, None)));
+        };
         if let Some(result) = self.results().get(key, &stat) {
             return Ok(Some((result, None)));
         }

@@ -48,6 +48,7 @@ pub async fn run(
 ) -> Result<RunSummary, RunError> {
     let clock = Instant::now();
     let hold = cache.hold()?;
+    let cache = &cache.batched();
     let mut planner = Planner::new(graph, selection, cache, &PlanOptions { force: options.force.clone() })?;
     let plan = planner.plan()?;
     resources::check(graph, &plan, options.limits())?;
@@ -76,6 +77,7 @@ pub async fn run(
     let (pipeline, file) = (graph.pipeline.clone(), graph.file.clone());
     dispatcher.tell(&Event::RunStarted { run: id.clone(), pipeline, file, instances: plan.nodes.len() });
     dispatcher.dispatch(messages).await?;
+    dispatcher.flush()?;
     let mut summary = dispatcher.summary(id);
     if let Some(out) = &options.out {
         let results = dispatcher.results();
@@ -221,7 +223,7 @@ impl Dispatcher<'_> {
             attempts: instance.attempts.clone(),
             gpus: self.gpus.clone(),
             git: self.options.git.clone(),
-            _lock: lock,
+            lock: Arc::new(lock),
         };
         let jobs = self.jobs.clone();
         tokio::spawn(async move {

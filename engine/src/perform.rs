@@ -48,8 +48,8 @@ pub(crate) struct Task {
     pub(crate) attempts: Attempts,
     pub(crate) gpus: Gpus,
     pub(crate) git: Git,
-    /// The right to make this result; given back when the job is over.
-    pub(crate) _lock: KeyLock,
+    /// The right to make this result; given back when its record is there.
+    pub(crate) lock: Arc<KeyLock>,
 }
 
 /// A job's result.

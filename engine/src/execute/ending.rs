@@ -109,6 +109,17 @@ impl Dispatcher<'_> {
         }
     }
 
+    /// Waits until the results of this run are on disk, and looks them up once: the next plan finds them in the index.
+    pub(super) fn flush(&self) -> Result<(), RunError> {
+        let ran = |outcome: &&NodeOutcome| outcome.outcome == Outcome::Executed;
+        let keys: Vec<_> = self.outcomes.iter().flatten().filter(ran).filter_map(|outcome| outcome.key).collect();
+        if !keys.is_empty() {
+            self.cache.flush()?;
+            self.cache.check_all(&keys);
+        }
+        Ok(())
+    }
+
     /// Each instance that has a result, with it.
     pub(super) fn results(&self) -> Vec<(NodeIndex, Arc<StoredResult>)> {
         let result = |node: NodeIndex| match self.planner.settled(node) {

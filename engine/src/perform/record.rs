@@ -76,7 +76,9 @@ impl Task {
     fn publish(&self, record: Record, log: &StageLog) -> Result<Record, NoResult> {
         // Another process may publish between our forgetting the old record and publishing the new one.
         for _ in 0..3 {
-            let Published::Existed(old) = self.cache.publish(&record)? else { return Ok(record) };
+            let Published::Existed(old) = self.cache.publish_held(&record, Some(self.lock.clone()))? else {
+                return Ok(record);
+            };
             let whole = lost(&StoredResult::from(&*old), &self.cache)?.is_empty();
             if old.outputs == record.outputs {
                 if whole {
