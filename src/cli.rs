@@ -91,6 +91,8 @@ pub(crate) enum Command {
     /// All problems of a pipeline, and what in it nothing uses.
     Check(Check),
     /// The JSON Schema of pipelines, by which editors complete and check them.
+    #[command(after_help = "Examples:
+  palinode schema > pipelines/palinode.schema.json")]
     Schema,
     /// Write a pipeline to start from.
     Init(Init),
@@ -134,6 +136,10 @@ pub(crate) struct Resources {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  palinode run p.yaml
+  palinode run p.yaml 'tuned[rank=8]+' --set axes.seed=[0]
+  palinode run p.yaml --jobs 4 --gpus 2 --fail-fast")]
 pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) pipeline: Pipeline,
@@ -163,6 +169,9 @@ pub(crate) struct Run {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  palinode plan p.yaml
+  palinode plan p.yaml toxicity --set params.model=./weights")]
 pub(crate) struct Plan {
     #[command(flatten)]
     pub(crate) pipeline: Pipeline,
@@ -179,6 +188,9 @@ pub(crate) struct Plan {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  palinode why p.yaml 'tuned[rank=8,seed=1]'
+  palinode why p.yaml toxicity --format json")]
 pub(crate) struct Why {
     #[command(flatten)]
     pub(crate) pipeline: Pipeline,
@@ -190,6 +202,9 @@ pub(crate) struct Why {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  palinode audit out/figure2.svg
+  palinode audit ~/mail/figure2.png --cache .palinode")]
 pub(crate) struct Audit {
     /// A published figure: SVG or PNG, wherever it lies and whatever its name.
     #[arg(value_name = "FIGURE")]
@@ -202,6 +217,9 @@ pub(crate) struct Audit {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  palinode kinds
+  palinode kinds finetune")]
 pub(crate) struct Kinds {
     /// Only these kinds.
     #[arg(value_name = "KIND")]
@@ -211,6 +229,8 @@ pub(crate) struct Kinds {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  palinode logs p.yaml 'tuned[rank=8,seed=1]'")]
 pub(crate) struct Logs {
     #[command(flatten)]
     pub(crate) pipeline: Pipeline,
@@ -220,6 +240,9 @@ pub(crate) struct Logs {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  palinode check p.yaml
+  palinode check p.yaml --deny warnings --allow unused-param")]
 pub(crate) struct Check {
     #[command(flatten)]
     pub(crate) pipeline: Pipeline,
@@ -235,6 +258,9 @@ pub(crate) struct Check {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  palinode init
+  palinode init my-study")]
 pub(crate) struct Init {
     /// The folder.
     #[arg(value_name = "DIR", default_value = ".")]
@@ -242,8 +268,35 @@ pub(crate) struct Init {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  palinode completions bash > ~/.local/share/bash-completion/completions/palinode")]
 pub(crate) struct Completions {
     /// The shell.
     #[arg(value_name = "SHELL", value_enum)]
     pub(crate) shell: clap_complete::Shell,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_help_of_each_command_has_an_example_that_is_a_right_call() {
+        for command in Cli::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+            let name = command.get_name();
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let calls: Vec<_> = help.lines().filter(|line| line.starts_with(&format!("  palinode {name}"))).collect();
+            assert!(!calls.is_empty(), "the help of `{name}` has no example");
+            for call in calls {
+                // As far as the shell would hand it over.
+                let call = call.trim().split(['|', '>', '#', '&']).next().unwrap_or_default();
+                let words = call.split_whitespace().map(|word| word.trim_matches('\''));
+                if let Err(error) = Cli::try_parse_from(words) {
+                    panic!("`{call}`: {error}");
+                }
+            }
+        }
+    }
 }

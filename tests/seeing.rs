@@ -347,6 +347,28 @@ fn an_exported_result_is_a_hit_elsewhere() {
     third.call(&["import", "none.tar"]).code(2);
 }
 
+#[test]
+fn files_of_stages_that_are_gone_are_told_and_removed_only_if_asked_for() {
+    let sandbox = Sandbox::with(MINI);
+    sandbox.run(&["figure2"]);
+    sandbox.write("p.yaml", MINI.replace("figure2:", "figure3:"));
+    sandbox.run(&[]);
+    let status = sandbox.call(&["status", "p.yaml"]).ok().stdout;
+    has(&status, &["3 files of stages that are gone, like out/figure2.csv"]);
+    sandbox.call(&["gc", "p.yaml", "--keep-runs", "1"]).ok();
+    assert!(sandbox.file("out/figure2.svg").exists());
+    sandbox.write("out/figure2.csv", "mine now");
+    has(
+        &sandbox.call(&["gc", "p.yaml", "--out", "--dry-run"]).ok().stdout,
+        &["would remove out/figure2.svg (of figure2)"],
+    );
+    let told = sandbox.call(&["gc", "p.yaml", "--out"]).ok().stdout;
+    has(&told, &["removed out/figure2.svg", "kept, since it was altered: out/figure2.csv"]);
+    let left: Vec<_> = files(&sandbox.file("out")).iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+    assert_eq!(left, ["figure2.csv", "figure3.csv", "figure3.png", "figure3.svg"]);
+    sandbox.call(&["gc", "--out"]).code(2);
+}
+
 /// Moments at which the collector is killed: a few here, as many as `PALINODE_CRASH_ROUNDS` says in the full dose.
 fn rounds() -> u64 {
     std::env::var("PALINODE_CRASH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(8)

@@ -3,7 +3,7 @@
 
 use std::{fs, io, path::Path, sync::Arc};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::{
     Cache, CacheError, FileEntry, FileTree, Record, StageKey, TreeDigest,
@@ -16,7 +16,8 @@ use crate::{
 pub struct StoredResult {
     /// Its identity.
     pub key: StageKey,
-    /// What came out, by name of the port.
+    /// What came out, by name of the port. Told as in a record.
+    #[serde(serialize_with = "by_port")]
     pub outputs: Vec<StoredOutput>,
     /// The stage's log.
     pub log: FileEntry,
@@ -25,7 +26,7 @@ pub struct StoredResult {
 }
 
 /// One output of a result.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct StoredOutput {
     /// The port.
     pub port: Box<str>,
@@ -33,6 +34,10 @@ pub struct StoredOutput {
     pub tree: TreeDigest,
     /// Its files, by name.
     pub files: Box<[(Box<str>, FileEntry)]>,
+}
+
+fn by_port<S: Serializer>(outputs: &[StoredOutput], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(outputs.iter().map(|output| (&output.port, output.tree())))
 }
 
 /// A file of a result: the port (none for the log), its name, and what it holds.

@@ -47,6 +47,7 @@ pub mod stage;
 mod stage_log;
 pub mod stamp;
 pub mod status;
+pub mod strays;
 mod template;
 pub mod why;
 mod yaml;

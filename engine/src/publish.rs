@@ -9,7 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use palinode_cache::{Cache, CacheError, FileEntry, StageKey, StoredResult};
+use palinode_cache::{Cache, CacheError, Digest, FileEntry, StageKey, StoredResult};
 use petgraph::graph::NodeIndex;
 
 use crate::{
@@ -17,6 +17,7 @@ use crate::{
     lineage::Lineage,
     stage::PortType,
     stamp::{Stamp, format, stamp},
+    strays::{self, Note},
 };
 
 /// A file that belongs in the output folder.
@@ -67,6 +68,7 @@ pub fn publish(
     // Made when the first figure needs them: most results are none.
     let mut names: Option<BTreeMap<StageKey, String>> = None;
     let mut published = Vec::new();
+    let mut notes = BTreeMap::new();
     let mut taken = BTreeSet::new();
     for (node, result) in results {
         let instance = graph.instance(*node);
@@ -104,10 +106,15 @@ pub fn publish(
                     }
                 }
                 let written = write(&path, &bytes).map_err(|source| PublishError::Io { path: path.clone(), source })?;
+                if let Ok(relative) = path.strip_prefix(out) {
+                    let (pipeline, address) = (graph.pipeline.clone(), address.clone());
+                    notes.insert(relative.to_owned(), Note { pipeline, address, digest: Digest::of(&bytes) });
+                }
                 published.push(PublishedFile { address, path, written });
             }
         }
     }
+    strays::note(cache, out, notes);
     Ok(published)
 }
 

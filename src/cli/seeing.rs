@@ -110,7 +110,8 @@ pub(crate) struct Diff {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   palinode gc --dry-run
-  palinode gc p.yaml --keep-runs 3")]
+  palinode gc p.yaml --keep-runs 3
+  palinode gc p.yaml --out --dry-run")]
 pub(crate) struct Gc {
     #[command(flatten)]
     pub(crate) place: Place,
@@ -123,6 +124,9 @@ pub(crate) struct Gc {
     /// Also remove what was set aside: damaged files, and results that others took the place of.
     #[arg(long)]
     pub(crate) aside: bool,
+    /// Also remove published files of stages that PIPELINE no longer has [DIR: `out` beside it]. Altered ones stay.
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
+    pub(crate) out: Option<Option<PathBuf>>,
     #[arg(long, value_enum, default_value_t = Format::Text)]
     pub(crate) format: Format,
 }

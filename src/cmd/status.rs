@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, fmt::Write as _};
 
-use palinode_engine::status::{Cause, Counts, StageStatus, Status as State, status as find};
+use palinode_engine::{
+    status::{Cause, Counts, StageStatus, Status as State, status as find},
+    strays::{Stray, strays},
+};
 
 use super::words::count;
 use crate::{
@@ -22,9 +25,14 @@ pub(crate) fn status(args: &Status) -> Result<Exit, Failure> {
     let cache = super::existing(&args.pipeline)?;
     let plan = super::planned(&graph, &selection, &cache, BTreeSet::new())?;
     let status = find(&graph, &plan, &cache);
+    let strays = strays(&graph, &cache, &super::beside(&args.pipeline.file, "out"));
     match args.format {
-        Format::Json => out(&format!("{:#}\n", serde_json::json!(status))),
-        Format::Text => out(&text(&status)),
+        Format::Json => {
+            let mut value = serde_json::json!(status);
+            value["strays"] = serde_json::json!(strays);
+            out(&format!("{value:#}\n"))
+        }
+        Format::Text => out(&(text(&status) + &told(&strays))),
     }
 }
 
@@ -53,6 +61,13 @@ fn text(status: &State) -> String {
         let _ = writeln!(text, "going on: run {run}");
     }
     text
+}
+
+/// Files that were published once and that nothing keeps up to date any more.
+fn told(strays: &[Stray]) -> String {
+    let Some(first) = strays.first() else { return String::new() };
+    let (files, path) = (count(strays.len(), "file"), first.path.display());
+    format!("{files} of stages that are gone, like {path}: `palinode gc PIPELINE --out` removes them\n")
 }
 
 fn words(counts: &Counts) -> String {
