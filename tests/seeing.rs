@@ -116,7 +116,8 @@ fn what_runs_is_seen_by_others() {
     let mut child = start(&sandbox, &["run", "p.yaml"]);
     let running = wait_for(|| {
         let status = sandbox.call(&["status", "p.yaml", "--format", "json"]).ok().json();
-        (status["counts"]["running"] == 1).then_some(status)
+        let base = status["stages"].as_array().unwrap().iter().find(|stage| stage["stage"] == "base").unwrap();
+        (base["running"] == 1).then_some(status)
     });
     assert_eq!(running["runs"].as_array().unwrap().len(), 1);
     assert_eq!(sandbox.call(&["runs", "--format", "json"]).json()[0]["state"], "running");
