@@ -98,6 +98,9 @@ pub(crate) enum Command {
     Init(Init),
     /// A script that completes commands and options in a shell.
     Completions(Completions),
+    /// Run jobs that a run hands over; `run` starts its workers itself.
+    #[command(hide = true)]
+    Worker,
 }
 
 /// A pipeline, with overrides.
@@ -151,6 +154,9 @@ pub(crate) struct Run {
     pub(crate) jobs: Option<u16>,
     #[command(flatten)]
     pub(crate) resources: Resources,
+    /// Run heavy stages in this process rather than in worker processes: a crash of one ends the run.
+    #[arg(long)]
+    pub(crate) in_process: bool,
     /// When a stage fails, go on with all that doesn't need it. This is the default.
     #[arg(short, long, overrides_with = "fail_fast")]
     pub(crate) keep_going: bool,

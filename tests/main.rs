@@ -11,6 +11,7 @@ mod mini;
 mod peers;
 mod reliability;
 mod same_bytes;
+mod scheduling;
 mod schema;
 mod seeing;
 mod support;

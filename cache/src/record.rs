@@ -51,7 +51,7 @@ pub struct Execution {
     pub started: jiff::Timestamp,
     /// How long.
     pub seconds: f64,
-    /// Peak memory of the process, if known.
+    /// The most memory that the stage's own processes held, if known.
     pub peak_memory_mib: Option<u64>,
     /// Where each external file lay, by param.
     pub places: BTreeMap<String, String>,

@@ -20,7 +20,7 @@ use crate::{
 /// Hears how a job goes on.
 pub trait Reporter: Send + Sync {
     /// `done` of `total` (0: unknown) `unit`s ("step", "prompt") are done.
-    fn progress(&self, done: u64, total: u64, unit: &'static str);
+    fn progress(&self, done: u64, total: u64, unit: &str);
     /// A line for the stage's log.
     fn note(&self, line: &str);
     /// A line for the log that the researcher should see without asking.
@@ -124,6 +124,13 @@ impl<'a> Context<'a> {
     /// the same facts: no times.
     pub fn summary(&self, name: &str, value: impl Into<Value>) {
         self.report.lock().expect("no panic while held").summary.insert(name.to_owned(), value.into());
+    }
+
+    /// Records the most memory that the job's own processes held, in MiB; of several, the most counts. For kinds that
+    /// start programs: what a worker process held is known without them.
+    pub fn peak_memory(&self, mib: u64) {
+        let mut report = self.report.lock().expect("no panic while held");
+        report.peak_memory_mib = report.peak_memory_mib.max(Some(mib));
     }
 
     /// What the stage reported; for executors.

@@ -223,7 +223,7 @@ fn kinds() -> [Arc<dyn StageKind>; 3] {
     [Arc::new(Of::<Text>::NEW), Arc::new(Of::<Outside>::NEW), Arc::new(Of::<Draw>::NEW)]
 }
 
-fn find(name: &str) -> Option<Arc<dyn StageKind>> {
+pub(crate) fn find(name: &str) -> Option<Arc<dyn StageKind>> {
     kinds().into_iter().find(|kind| kind.name() == name)
 }
 

@@ -95,6 +95,9 @@ impl InputFiles {
 pub struct JobReport {
     /// Small facts worth showing in `status` and `diff`: steps, counts, norms.
     pub summary: BTreeMap<String, Value>,
+    /// The most memory that it held, where that is known.
+    #[serde(default)]
+    pub peak_memory_mib: Option<u64>,
     /// Files of inputs that are part of an output as they are, by output port and name there; never copied.
     pub included: BTreeMap<String, BTreeMap<String, InputFile>>,
 }

@@ -50,4 +50,5 @@ pub mod status;
 pub mod strays;
 mod template;
 pub mod why;
+pub mod worker;
 mod yaml;

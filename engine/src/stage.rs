@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::context::Context;
+use crate::{context::Context, job::Job};
 
 /// A kind of stage: what `uses` names. `Params` is what `with` holds.
 pub trait Kind: Send + Sync + 'static {
@@ -26,6 +26,15 @@ pub trait Kind: Send + Sync + 'static {
     /// Fields of `Params` that say how the work is done and can't change its bytes (how many prompts go through the
     /// model at once): the job gets them, the key doesn't hold them.
     const UNKEYED: &'static [&'static str] = &[];
+
+    /// Whether it takes much memory or time, or uses libraries that may abort: then its jobs run in a worker process.
+    const HEAVY: bool = false;
+
+    /// What the job spends its time loading and could find loaded already (a base model's digest): a worker that ran
+    /// another job with the same is preferred.
+    fn loads(_job: &Job) -> Option<String> {
+        None
+    }
 
     /// The input ports.
     fn inputs() -> Vec<InputPort>;
@@ -233,6 +242,14 @@ pub trait StageKind: Send + Sync {
     fn unkeyed(&self) -> &'static [&'static str] {
         &[]
     }
+    /// See [`Kind::HEAVY`].
+    fn heavy(&self) -> bool {
+        false
+    }
+    /// See [`Kind::loads`].
+    fn loads(&self, _job: &Job) -> Option<String> {
+        None
+    }
     /// See [`Kind::inputs`].
     fn inputs(&self) -> Vec<InputPort>;
     /// Whether it has inputs of any name and type beside those of [`StageKind::inputs`].
@@ -291,6 +308,12 @@ impl<K: Kind> StageKind for Of<K> {
     }
     fn unkeyed(&self) -> &'static [&'static str] {
         K::UNKEYED
+    }
+    fn heavy(&self) -> bool {
+        K::HEAVY
+    }
+    fn loads(&self, job: &Job) -> Option<String> {
+        K::loads(job)
     }
     fn inputs(&self) -> Vec<InputPort> {
         K::inputs()

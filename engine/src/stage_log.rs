@@ -23,7 +23,7 @@ pub(crate) struct StageLog {
 #[derive(Default)]
 struct LogState {
     text: String,
-    progress: Vec<(&'static str, u64, u64)>,
+    progress: Vec<(String, u64, u64)>,
     told: Option<Instant>,
 }
 
@@ -56,11 +56,11 @@ impl StageLog {
 }
 
 impl Reporter for StageLog {
-    fn progress(&self, done: u64, total: u64, unit: &'static str) {
+    fn progress(&self, done: u64, total: u64, unit: &str) {
         let mut state = self.state();
-        match state.progress.iter_mut().find(|(known, ..)| *known == unit) {
-            Some(entry) => *entry = (unit, entry.1.max(done), total),
-            None => state.progress.push((unit, done, total)),
+        match state.progress.iter_mut().find(|(known, ..)| known == unit) {
+            Some(entry) => (entry.1, entry.2) = (entry.1.max(done), total),
+            None => state.progress.push((unit.to_owned(), done, total)),
         }
         if done == total || state.told.is_none_or(|told| told.elapsed() >= PULSE) {
             state.told = Some(Instant::now());

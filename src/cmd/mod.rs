@@ -21,6 +21,7 @@ mod status;
 mod verify;
 mod why;
 mod words;
+mod worker;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -68,6 +69,7 @@ pub(crate) fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
         Command::Schema => schema::schema(),
         Command::Init(args) => init::init(args),
         Command::Completions(args) => completions::completions(args),
+        Command::Worker => worker::worker(),
     }
 }
 

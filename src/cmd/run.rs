@@ -1,12 +1,13 @@
 //! `palinode run`: bring a pipeline up to date.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use palinode_engine::{
     event::RunSummary,
     execute::{Git, RunError, RunOptions, run as execute},
-    executor::InProcess,
+    executor::{Executor, FindKind, InProcess},
     interrupt::Interrupt,
+    worker::Workers,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -26,8 +27,6 @@ pub(crate) fn run(args: &Run, talk: &Talk) -> Result<Exit, Failure> {
     let selection = super::selection(&graph, &args.targets)?;
     let force = super::force(&graph, &args.force)?;
     let cache = super::cache(&args.pipeline)?;
-    let registry = super::registry();
-    let executor = Arc::new(InProcess::new(move |kind| registry.get(kind).cloned()));
     let report = Report::new(talk);
     let interrupt = Interrupt::default();
     let here = super::beside(&args.pipeline.file, "");
@@ -41,6 +40,7 @@ pub(crate) fn run(args: &Run, talk: &Talk) -> Result<Exit, Failure> {
         interrupt: interrupt.clone(),
         ..defaults
     };
+    let executor = executor(args.in_process, options.jobs)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -61,6 +61,20 @@ pub(crate) fn run(args: &Run, talk: &Talk) -> Result<Exit, Failure> {
         Format::Text => out(&report::summary(&summary))?,
     };
     Ok(exit(&summary, &interrupt))
+}
+
+/// Where stages run: heavy ones in at most `jobs` worker processes, which are this very program.
+fn executor(in_process: bool, jobs: usize) -> Result<Arc<dyn Executor>, Failure> {
+    let registry = super::registry();
+    let find: Arc<FindKind> = Arc::new(move |kind: &str| registry.get(kind).cloned());
+    if in_process {
+        return Ok(Arc::new(InProcess::new(move |kind| find(kind))));
+    }
+    let program = std::env::current_exe().map_err(|error| {
+        let failure = Failure::usage(format!("can't find this program again, to start workers: {error}"));
+        failure.hint("`--in-process` does without them")
+    })?;
+    Ok(Arc::new(Workers::new(find, program, vec!["worker".to_owned()], BTreeMap::new(), jobs)))
 }
 
 fn exit(summary: &RunSummary, interrupt: &Interrupt) -> Exit {

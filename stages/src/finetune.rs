@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use palinode_engine::{
     context::Context,
+    job::Job,
     stage::{InputPort, Kind, OutputPort, ParamProblem, PortType, StageError},
 };
 use palinode_models::{
@@ -19,7 +20,7 @@ use serde_json::Value;
 
 use crate::{
     records::{self, Pair},
-    runtime::{base_files, failed, fit, learn, load, numerics, on_cpus},
+    runtime::{base_digest, base_files, failed, fit, learn, load, numerics, on_cpus},
     training::{self, Schedule},
 };
 
@@ -161,6 +162,7 @@ impl Kind for Finetune {
     const NAME: &'static str = "finetune";
     const ABOUT: &'static str = "Finetunes a model on pairs, with adapters of some rank or in full.";
     const REVISION: u32 = 1;
+    const HEAVY: bool = true;
 
     fn inputs() -> Vec<InputPort> {
         vec![
@@ -176,6 +178,10 @@ impl Kind for Finetune {
             OutputPort::new("model", PortType::Model, model),
             OutputPort::new("curve", PortType::Metrics, "metrics.jsonl: loss and learning rate of each step"),
         ]
+    }
+
+    fn loads(job: &Job) -> Option<String> {
+        base_digest(job)
     }
 
     fn numerics() -> BTreeMap<String, Value> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use palinode_engine::{
     context::Context,
+    job::Job,
     stage::{InputPort, Kind, OutputPort, ParamProblem, PortType, StageError},
 };
 use palinode_models::{GenerateOptions, ModelError, Sampling, generate::end_of_text};
@@ -14,7 +15,7 @@ use serde_json::Value;
 use crate::{
     random,
     records::{self, Completion, Finish, Prompt, Split},
-    runtime::{base_files, failed, load, numerics, on_cpus},
+    runtime::{base_digest, base_files, failed, load, numerics, on_cpus},
     training::{at_least_one, positive},
 };
 
@@ -69,6 +70,7 @@ impl Kind for Generate {
     const NAME: &'static str = "generate";
     const ABOUT: &'static str = "Lets a model continue prompts.";
     const REVISION: u32 = 1;
+    const HEAVY: bool = true;
     const UNKEYED: &'static [&'static str] = &["batch_size"];
 
     fn inputs() -> Vec<InputPort> {
@@ -81,6 +83,10 @@ impl Kind for Generate {
     fn outputs() -> Vec<OutputPort> {
         let about = "completions.jsonl: one continuation a line, in the order of the prompts";
         vec![OutputPort::new("completions", PortType::Completions, about)]
+    }
+
+    fn loads(job: &Job) -> Option<String> {
+        base_digest(job)
     }
 
     fn numerics() -> BTreeMap<String, Value> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use palinode_engine::{
     context::Context,
+    job::Job,
     stage::{InputPort, Kind, OutputPort, PortType, StageError},
 };
 use palinode_models::{Batch, CausalLm, LogitLens, ModelError, Tokenizer};
@@ -13,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     records::{self, LensCell, Prompt},
-    runtime::{failed, load, numerics, on_cpus},
+    runtime::{base_digest, failed, load, numerics, on_cpus},
 };
 
 /// The kind.
@@ -32,6 +33,7 @@ impl Kind for Lens {
     const NAME: &'static str = "lens";
     const ABOUT: &'static str = "Reads a model's next-token distribution after each of its blocks.";
     const REVISION: u32 = 1;
+    const HEAVY: bool = true;
 
     fn inputs() -> Vec<InputPort> {
         vec![
@@ -43,6 +45,10 @@ impl Kind for Lens {
     fn outputs() -> Vec<OutputPort> {
         let about = "lens.jsonl: top token, its probability and the entropy by prompt, layer and position";
         vec![OutputPort::new("trajectory", PortType::Trajectory, about)]
+    }
+
+    fn loads(job: &Job) -> Option<String> {
+        base_digest(job)
     }
 
     fn numerics() -> BTreeMap<String, Value> {

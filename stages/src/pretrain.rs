@@ -120,6 +120,7 @@ impl Kind for Pretrain {
     const NAME: &'static str = "pretrain";
     const ABOUT: &'static str = "Trains a model from scratch.";
     const REVISION: u32 = 1;
+    const HEAVY: bool = true;
 
     fn inputs() -> Vec<InputPort> {
         vec![

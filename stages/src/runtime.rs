@@ -1,8 +1,16 @@
 //! What the kinds that compute with models share: loading, the threads they may use, errors, numerics.
 
-use std::{collections::BTreeMap, ops::ControlFlow};
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    sync::{Mutex, PoisonError},
+};
 
-use palinode_engine::{context::Context, job::InputFiles, stage::StageError};
+use palinode_engine::{
+    context::Context,
+    job::{InputFiles, Job, JobInput},
+    stage::StageError,
+};
 use palinode_models::{
     CausalLm, Device, ModelError, ModelFiles, NUMERICS_REVISION, Tokenizer,
     lora::LoraError,
@@ -50,11 +58,55 @@ pub(crate) fn base_files(files: &ModelFiles) -> ModelFiles {
     if files.get(peft::CONFIG).is_some() { files.below(peft::BASE) } else { files.clone() }
 }
 
+/// The digest of the base at the port `model`: what [`load`] may find loaded.
+pub(crate) fn base_digest(job: &Job) -> Option<String> {
+    match job.inputs.get("model")? {
+        JobInput::One(files) => Some(digest_of_base(files)),
+        JobInput::Table(_) => None,
+    }
+}
+
+fn digest_of_base(input: &InputFiles) -> String {
+    if input.get(peft::CONFIG).is_none() {
+        return input.tree().digest().to_string();
+    }
+    let mut base = input.tree();
+    base.0 = std::mem::take(&mut base.0)
+        .into_iter()
+        .filter_map(|(name, entry)| Some((name.strip_prefix(peft::BASE)?.to_owned(), entry)))
+        .collect();
+    base.digest().to_string()
+}
+
+/// The base that was loaded last, by its digest. A study loads the same few bases again and again, each with another
+/// adapter; a base takes seconds to minutes to read, and a clone of it shares its weights.
+static LOADED: Mutex<Option<(String, CausalLm)>> = Mutex::new(None);
+
+fn load_base(digest: String, files: &ModelFiles) -> Result<CausalLm, StageError> {
+    let loaded = || LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    {
+        let mut loaded = loaded();
+        match &*loaded {
+            Some((known, model)) if *known == digest => return Ok(model.clone()),
+            // Before the next one is read: two may not fit.
+            _ => *loaded = None,
+        }
+    }
+    let model = CausalLm::load(files, &device()).map_err(failed)?;
+    *loaded() = Some((digest, model.clone()));
+    Ok(model)
+}
+
 /// The model at the port `model`, and its tokenizer.
 pub(crate) fn load(ctx: &Context<'_>) -> Result<(ModelFiles, CausalLm, Tokenizer), StageError> {
-    let files = model_files(ctx.input("model")?);
-    let tokenizer = Tokenizer::load(&base_files(&files)).map_err(failed)?;
-    let model = peft::load_model(&files, &device()).map_err(failed)?;
+    let input = ctx.input("model")?;
+    let files = model_files(input);
+    let base = base_files(&files);
+    let tokenizer = Tokenizer::load(&base).map_err(failed)?;
+    let mut model = load_base(digest_of_base(input), &base)?;
+    if files.get(peft::CONFIG).is_some() {
+        peft::load_adapter(&mut model, &files).map_err(failed)?;
+    }
     if tokenizer.vocab_size() > model.config().vocab_size {
         ctx.warn(format!(
             "the tokenizer has {} ids, the model {}: a text with one of the others will fail",

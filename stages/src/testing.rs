@@ -27,7 +27,7 @@ pub(crate) struct Bench {
 /// Hears nothing.
 struct Silent;
 impl Reporter for Silent {
-    fn progress(&self, _: u64, _: u64, _: &'static str) {}
+    fn progress(&self, _: u64, _: u64, _: &str) {}
     fn note(&self, _: &str) {}
     fn warn(&self, _: &str) {}
 }

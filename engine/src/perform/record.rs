@@ -33,7 +33,7 @@ impl Task {
             outputs,
             summary: report.summary,
             log: self.cache.put_bytes(log.text().as_bytes())?,
-            execution: self.execution(&took),
+            execution: self.execution(&took, report.peak_memory_mib),
         };
         let record = self.publish(record, log)?;
         // What an earlier failure left would only mislead now.
@@ -46,7 +46,7 @@ impl Task {
         Ok(Performed { result, ran: Some(Ran { seconds: took.seconds, summary: record.summary }), hold })
     }
 
-    fn execution(&self, took: &Took) -> Execution {
+    fn execution(&self, took: &Took, peak_memory_mib: Option<u64>) -> Execution {
         let uname = rustix::system::uname();
         let determinism = match self.kind.determinism() {
             Determinism::Bitwise => "bitwise",
@@ -65,8 +65,7 @@ impl Task {
             device: device.to_owned(),
             started: took.started,
             seconds: took.seconds,
-            // The peak of a process that runs several stages says little about one of them.
-            peak_memory_mib: None,
+            peak_memory_mib,
             places: self.paths.iter().map(place).collect(),
             address: self.address.clone(),
         }
