@@ -87,8 +87,15 @@ fn read(requests: impl BufRead, jobs: &mpsc::Sender<(Box<Job>, Arc<AtomicBool>)>
 
 struct Replies<W> {
     to: Mutex<W>,
-    /// The last progress of each unit that was not told yet, and when one was told.
-    pending: Mutex<(BTreeMap<String, (u64, u64)>, Option<Instant>)>,
+    pending: Mutex<Pending>,
+}
+
+#[derive(Default)]
+struct Pending {
+    /// The last progress of each unit that was not told yet.
+    units: BTreeMap<String, (u64, u64)>,
+    /// When some was told.
+    told: Option<Instant>,
 }
 
 impl<W: Write> Replies<W> {
@@ -102,7 +109,7 @@ impl<W: Write> Replies<W> {
 
     /// Tells what is pending. If nobody hears it, the end of the requests tells so too.
     fn flush(&self) {
-        let pending = std::mem::take(&mut self.pending.lock().unwrap_or_else(PoisonError::into_inner).0);
+        let pending = std::mem::take(&mut self.pending.lock().unwrap_or_else(PoisonError::into_inner).units);
         for (unit, (done, total)) in pending {
             let _ = self.say(&Reply::Progress { done, total, unit });
         }
@@ -113,9 +120,9 @@ impl<W: Write + Send> Reporter for Replies<W> {
     fn progress(&self, done: u64, total: u64, unit: &str) {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
-        pending.0.insert(unit.to_owned(), (done, total));
-        if pending.1.is_none_or(|told| now - told >= PULSE) {
-            pending.1 = Some(now);
+        pending.units.insert(unit.to_owned(), (done, total));
+        if pending.told.is_none_or(|told| now - told >= PULSE) {
+            pending.told = Some(now);
             drop(pending);
             self.flush();
         }
