@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use jiff::Timestamp;
@@ -14,6 +15,9 @@ use crate::{
     event::{Event, LogLine},
     runs,
 };
+
+/// Files get their times from a clock that ticks every 10 ms or faster, so they may seem older than they are.
+const CLOCK: Duration = Duration::from_millis(50);
 
 /// What to keep.
 #[derive(Debug, Clone)]
@@ -78,7 +82,7 @@ pub fn collect(cache: &Cache, options: &CollectOptions, waiting: impl FnOnce()) 
     for path in failures(cache.root())? {
         // What failed since the oldest run that is kept is worth a look; what came before is history.
         let modified = fs::metadata(&path).and_then(|meta| meta.modified()).ok();
-        let modified = modified.and_then(|time| Timestamp::try_from(time).ok());
+        let modified = modified.and_then(|time| Timestamp::try_from(time + CLOCK).ok());
         let keep = modified.is_none_or(|modified| roots.oldest.is_some_and(|oldest| modified >= oldest));
         count(Part::Failures, keep, &path, options.dry_run, &mut report)?;
     }
@@ -133,8 +137,8 @@ impl Roots {
         let unreadable = |source| CollectError::Io { action: "read", path: dir.clone(), source };
         let mut counts: BTreeMap<(String, PathBuf), usize> = BTreeMap::new();
         for id in runs::ids(root).map_err(unreadable)?.into_iter().rev() {
-            let lines = runs::events(root, &id).map_err(unreadable)?;
-            let keep = match lines.first() {
+            let first = runs::first(root, &id);
+            let keep = match &first {
                 Some(LogLine { event: Event::RunStarted { pipeline, file, .. }, .. }) => {
                     let count = counts.entry((pipeline.clone(), file.clone())).or_default();
                     *count += 1;
@@ -143,8 +147,9 @@ impl Roots {
                 _ => runs::is_live(root, &id),
             };
             if keep {
+                let lines = runs::events(root, &id).map_err(unreadable)?;
                 roots.keys.extend(lines.iter().filter_map(|line| result(&line.event)));
-                roots.oldest = lines.first().map(|line| line.time).or(roots.oldest);
+                roots.oldest = first.map(|line| line.time).or(roots.oldest);
             }
             roots.runs.push((id, keep));
         }
@@ -239,6 +244,7 @@ mod tests {
         assert!(failed.exists());
         collect(&place.cache, &options(1), || ()).unwrap();
         assert!(failed.exists());
+        std::thread::sleep(2 * CLOCK);
         place.run(&pipe("one"));
         let collected = collect(&place.cache, &options(1), || ()).unwrap();
         assert!(!failed.exists());

@@ -50,6 +50,24 @@ pub fn events(root: &Path, run: &str) -> io::Result<Vec<LogLine>> {
     Ok(events)
 }
 
+/// Those events of a run whose kind is one of `names`, as the log calls them; the rest of a long log is not decoded.
+pub(crate) fn events_named(root: &Path, run: &str, names: &[&str]) -> io::Result<Vec<LogLine>> {
+    let bytes = fs::read(path(root, run))?;
+    let marks: Vec<String> = names.iter().map(|name| format!("\"event\":{{\"{name}\"")).collect();
+    let wanted = |line: &&[u8]| {
+        // The event comes right after the time.
+        let head = String::from_utf8_lossy(&line[..line.len().min(120)]);
+        marks.iter().any(|mark| head.contains(mark))
+    };
+    let lines = bytes.split(|byte| *byte == b'\n').filter(wanted);
+    Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
+}
+
+/// How a run's log begins: when, and as what.
+pub(crate) fn first(root: &Path, run: &str) -> Option<LogLine> {
+    first_line(root, run).and_then(|line| serde_json::from_slice(&line).ok())
+}
+
 /// A result that an instance had in some run.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PastResult {
@@ -107,10 +125,7 @@ pub fn live(root: &Path) -> io::Result<Vec<String>> {
 /// # Errors
 /// If the folder can't be read.
 pub(crate) fn last_of(root: &Path, pipeline: &str) -> io::Result<Option<String>> {
-    let ours = |id: &String| {
-        let first = first_line(root, id).and_then(|line| serde_json::from_slice(&line).ok());
-        matches!(first, Some(LogLine { event: Event::RunStarted { pipeline: of, .. }, .. }) if of == pipeline)
-    };
+    let ours = |id: &String| matches!(first(root, id), Some(LogLine { event: Event::RunStarted { pipeline: of, .. }, .. }) if of == pipeline);
     Ok(ids(root)?.into_iter().rev().find(ours))
 }
 
@@ -236,6 +251,11 @@ mod tests {
         assert_eq!(live(root).unwrap(), ["20260103T000000.000Z-bb"]);
         assert_eq!(last_of(root, "p").unwrap().as_deref(), Some("20260102T000000.000Z-ab"));
         assert_eq!(last_of(root, "none").unwrap(), None);
+        let named = |names: &[&str]| events_named(root, "20260101T000000.000Z-aa", names).unwrap().len();
+        assert_eq!(
+            [named(&["stage_cancelled"]), named(&["run_started", "run_finished"]), named(&["stage"])],
+            [1, 2, 0]
+        );
         drop(going_on);
         assert!(live(root).unwrap().is_empty());
 

@@ -80,7 +80,7 @@ enum State {
 
 /// What `plan` of `graph` comes to.
 pub fn status(graph: &Graph, plan: &Plan, cache: &Cache) -> Status {
-    let failures = last_failures(cache, &graph.pipeline);
+    let failures = last_failures(plan, cache, &graph.pipeline);
     let mut status =
         Status { pipeline: graph.pipeline.clone(), counts: Counts::default(), stages: Vec::new(), runs: Vec::new() };
     let mut places: HashMap<&str, usize> = HashMap::new();
@@ -100,7 +100,7 @@ pub fn status(graph: &Graph, plan: &Plan, cache: &Cache) -> Status {
 
 /// What each instance of `plan` comes to in a word, by its place in the graph: for colours.
 pub fn words(plan: &Plan, pipeline: &str, cache: &Cache) -> BTreeMap<NodeIndex, &'static str> {
-    let failures = last_failures(cache, pipeline);
+    let failures = last_failures(plan, cache, pipeline);
     let word = |node: &PlanNode| match state(node, cache, &failures) {
         State::Fresh => "fresh",
         State::Stale(_) => "stale",
@@ -135,11 +135,14 @@ struct Failure {
     message: String,
 }
 
-/// What failed in the last run of `pipeline`.
-fn last_failures(cache: &Cache, pipeline: &str) -> HashMap<String, Failure> {
-    let Ok(Some(id)) = runs::last_of(cache.root(), pipeline) else { return HashMap::new() };
+/// What failed in the last run of `pipeline`; not asked for if nothing is to be made.
+fn last_failures(plan: &Plan, cache: &Cache, pipeline: &str) -> HashMap<String, Failure> {
     let (mut keys, mut failures) = (HashMap::new(), HashMap::new());
-    for line in runs::events(cache.root(), &id).unwrap_or_default() {
+    if plan.nodes.iter().all(|node| matches!(node.decision, Decision::Hit(_))) {
+        return failures;
+    }
+    let Ok(Some(id)) = runs::last_of(cache.root(), pipeline) else { return failures };
+    for line in runs::events_named(cache.root(), &id, &["stage_started", "stage_failed"]).unwrap_or_default() {
         match line.event {
             Event::StageStarted { address, key, .. } => drop(keys.insert(address, key)),
             Event::StageFailed { address, message, .. } => {

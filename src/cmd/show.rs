@@ -157,7 +157,8 @@ fn text(shown: &Shown, stale: Option<&str>, cache: &Cache) -> String {
         Some(log) => format!("log\n  {}", log.display()),
         None => "log\n  lost".to_owned(),
     });
-    text
+    // Records may have come from elsewhere; a terminal would obey what is in them.
+    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
 }
 
 /// The address under which an input's producer was made.
