@@ -1,14 +1,17 @@
 //! How a run is shown as it goes: bars on a terminal, lines in a log, JSON for programs. All of it on stderr.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::Mutex,
     time::{Duration, Instant},
 };
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use palinode_engine::event::{Event, LogLine, RunSummary};
 
+mod live;
+
+use self::live::Live;
 use crate::{
     cli::{LogFormat, Talk},
     output::say,
@@ -23,7 +26,7 @@ const VERBOSE: u8 = 1;
 pub(crate) struct Report {
     format: LogFormat,
     verbose: u8,
-    bars: Option<MultiProgress>,
+    live: Option<Live>,
     state: Mutex<State>,
 }
 
@@ -31,7 +34,19 @@ pub(crate) struct Report {
 struct State {
     total: usize,
     done: usize,
+    cached: usize,
+    failed: usize,
     running: HashMap<String, Running>,
+    /// Stages whose result another process is making.
+    waiting: HashSet<String>,
+    expected: Option<Expected>,
+}
+
+/// How long the rest may take, as it looked then; and how many stages never ran, so nobody knows.
+struct Expected {
+    seconds: f64,
+    unknown: usize,
+    at: Instant,
 }
 
 struct Running {
@@ -43,8 +58,8 @@ struct Running {
 impl Report {
     pub(crate) fn new(talk: &Talk) -> Self {
         let live = talk.log_format == LogFormat::Text && anstream::stderr().is_terminal();
-        let bars = live.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)));
-        Self { format: talk.log_format, verbose: talk.verbose, bars, state: Mutex::default() }
+        let live = live.then(Live::new);
+        Self { format: talk.log_format, verbose: talk.verbose, live, state: Mutex::default() }
     }
 
     /// Shows `event`.
@@ -67,10 +82,10 @@ impl Report {
         match event {
             Event::RunStarted { instances, .. } => state.total = *instances,
             Event::StageStarted { address, reason, .. } => {
-                let bar = self.bars.as_ref().map(|bars| bars.add(bar(address)));
+                let bar = self.live.as_ref().and_then(|live| live.stage(address));
                 let now = Instant::now();
                 state.running.insert(address.clone(), Running { bar, started: now, told: now });
-                if self.bars.is_none() || self.verbose > 0 {
+                if self.live.is_none() || self.verbose > 0 {
                     self.line(&format!("      run {address}: {reason}"));
                 }
             }
@@ -83,15 +98,21 @@ impl Report {
             Event::StageNote { .. } => {}
             Event::StageWarned { address, line } => self.line(&format!("  warning {address}: {line}")),
             Event::StageWaiting { address, .. } => {
+                state.waiting.insert(address.clone());
                 self.line(&format!("     wait {address}: another process is making this result"));
             }
             Event::StageFinished { address, seconds, .. } => {
                 self.ended(&mut state, address);
-                self.line(&format!("     done {address} in {} [{}/{}]", span(*seconds), state.done, state.total));
+                let (done, total) = (state.done, state.total);
+                let left = state.left().map(|left| format!(", {left}")).unwrap_or_default();
+                self.line(&format!("     done {address} in {} [{done}/{total}{left}]", span(*seconds)));
             }
             Event::StageCached { address, .. } => {
                 self.ended(&mut state, address);
-                if self.verbose >= VERBOSE {
+                state.cached += 1;
+                if state.waiting.remove(address) {
+                    self.line(&format!("    taken {address}: another process made it"));
+                } else if self.verbose >= VERBOSE {
                     self.line(&format!("   cached {address}"));
                 }
             }
@@ -104,6 +125,7 @@ impl Report {
             }
             Event::StageFailed { address, message, kept, tail } => {
                 self.ended(&mut state, address);
+                state.failed += 1;
                 self.line(&format!("   failed {address}: {message}"));
                 tail.iter().for_each(|line| self.line(&format!("          | {line}")));
                 if let Some(kept) = kept {
@@ -116,24 +138,35 @@ impl Report {
             }
             Event::StageCancelled { address } => self.ended(&mut state, address),
             Event::Published { path, .. } => self.line(&format!("    wrote {}", path.display())),
-            Event::RunFinished(_) => state.running.drain().for_each(|(_, running)| running.clear()),
+            Event::RunExpects { seconds, unknown } => {
+                state.expected = Some(Expected { seconds: *seconds, unknown: *unknown, at: Instant::now() });
+            }
+            Event::RunFinished(_) => {
+                state.running.clear();
+                if let Some(live) = &self.live {
+                    live.clear();
+                }
+                return;
+            }
+        }
+        if let Some(live) = &self.live {
+            live.run(state.done, state.total, &state.words());
         }
     }
 
     fn ended(&self, state: &mut State, address: &str) {
         state.done += 1;
-        if let Some(running) = state.running.remove(address) {
-            running.clear();
+        let bar = state.running.remove(address).and_then(|running| running.bar);
+        if let (Some(live), Some(bar)) = (&self.live, bar) {
+            live.ended(&bar);
         }
     }
 
     fn progress(&self, state: &mut State, address: &str, done: u64, total: u64, unit: &str) {
         let Some(running) = state.running.get_mut(address) else { return };
         if let Some(bar) = &running.bar {
-            bar.set_length(total);
-            bar.set_position(done);
-            bar.set_message(format!("{unit}s"));
-        } else if running.told.elapsed() >= PULSE && done > 0 {
+            Live::progress(bar, done, total, unit);
+        } else if self.live.is_none() && running.told.elapsed() >= PULSE && done > 0 {
             running.told = Instant::now();
             let rate = done as f64 / running.started.elapsed().as_secs_f64();
             let left =
@@ -145,27 +178,30 @@ impl Report {
 
     /// A line of talk, above the bars where there are any.
     fn line(&self, text: &str) {
-        match &self.bars {
-            Some(bars) => bars.suspend(|| say(&format!("{text}\n"))),
+        match &self.live {
+            Some(live) => live.above(|| say(&format!("{text}\n"))),
             None => say(&format!("{text}\n")),
         }
     }
 }
 
-impl Running {
-    fn clear(self) {
-        if let Some(bar) = self.bar {
-            bar.finish_and_clear();
-        }
+impl State {
+    /// What the run does, beside how many stages are done.
+    fn words(&self) -> String {
+        let counts = [(self.running.len(), "running"), (self.cached, "cached"), (self.failed, "failed")];
+        let counts = counts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!(", {count} {word}"));
+        counts.chain(self.left().map(|left| format!(", {left}"))).collect()
     }
-}
 
-fn bar(address: &str) -> ProgressBar {
-    let style = ProgressStyle::with_template("{spinner} {prefix} {bar:24} {pos}/{len} {msg}, {per_sec}, {eta} left")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    let bar = ProgressBar::new(0).with_style(style).with_prefix(address.to_owned());
-    bar.enable_steady_tick(Duration::from_millis(200));
-    bar
+    /// How long the rest may take, if that can be said.
+    fn left(&self) -> Option<String> {
+        let expected = self.expected.as_ref()?;
+        let left = expected.seconds - expected.at.elapsed().as_secs_f64();
+        // A guess of seconds is no news by the time that it is read.
+        let told = left >= 1.0 && self.done < self.total;
+        let word = if expected.unknown > 0 { "at least" } else { "about" };
+        told.then(|| format!("{word} {} left", span(left)))
+    }
 }
 
 /// The closing lines of a run: what ran, how long it took, where the figures are.
@@ -206,6 +242,19 @@ mod tests {
         assert_eq!(span(12.34), "12.3 s");
         assert_eq!(span(125.9), "2 min 05 s");
         assert_eq!(span(7500.0), "2 h 05 min");
+    }
+
+    #[test]
+    fn the_rest_is_told_as_far_as_it_is_known() {
+        let mut state = State { total: 9, done: 4, cached: 2, failed: 1, ..State::default() };
+        assert_eq!(state.words(), ", 2 cached, 1 failed");
+        let at = Instant::now() - Duration::from_millis(10);
+        state.expected = Some(Expected { seconds: 90.02, unknown: 0, at });
+        assert_eq!(state.words(), ", 2 cached, 1 failed, about 1 min 30 s left");
+        state.expected = Some(Expected { seconds: 90.02, unknown: 3, at });
+        assert_eq!(state.left().as_deref(), Some("at least 1 min 30 s left"));
+        state.expected = Some(Expected { seconds: 0.5, unknown: 0, at });
+        assert_eq!(state.left(), None);
     }
 
     #[test]

@@ -20,6 +20,8 @@ use serde_json::Value;
 pub enum Event {
     /// The run began; `instances` are selected.
     RunStarted { run: String, pipeline: String, file: PathBuf, instances: usize },
+    /// The rest takes so long if it takes as long as before; `unknown` instances of it never ran. Not in the run's log.
+    RunExpects { seconds: f64, unknown: usize },
     /// A stage began to run, with the reason in words.
     StageStarted { address: String, kind: String, key: StageKey, reason: String },
     /// `done` of `total` (0: unknown) `unit`s are done. Not in the run's log.
@@ -162,7 +164,7 @@ impl RunLog {
     /// # Errors
     /// If it can't be written.
     pub fn append(&mut self, event: &Event) -> io::Result<()> {
-        if matches!(event, Event::StageProgress { .. }) {
+        if matches!(event, Event::StageProgress { .. } | Event::RunExpects { .. }) {
             return Ok(());
         }
         let mut line = serde_json::to_vec(&LogLine::now(event.clone()))?;

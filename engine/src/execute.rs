@@ -26,6 +26,7 @@ use crate::{
 };
 
 mod ending;
+mod expected;
 mod inputs;
 mod options;
 mod parked;
@@ -71,6 +72,7 @@ pub async fn run(
         plan: &plan,
         parked: BTreeSet::new(),
         gpus: Gpus::new(options.gpus.clone(), options.gpu_locks.clone()),
+        expected: None,
         failed: 0,
         jobs,
     };
@@ -124,6 +126,8 @@ struct Dispatcher<'a> {
     /// Instances whose result another process is making.
     parked: BTreeSet<TaskId>,
     gpus: Gpus,
+    /// When it was told how long the rest may take.
+    expected: Option<Instant>,
     /// Instances that failed so far.
     failed: usize,
     jobs: UnboundedSender<Message>,
@@ -143,6 +147,9 @@ impl Dispatcher<'_> {
         }
         let interrupt = self.options.interrupt.clone();
         loop {
+            if self.queue.running() > 0 || self.queue.is_queued() {
+                self.expect();
+            }
             while !self.is_ending()
                 && let Some(id) = self.queue.start()
             {

@@ -180,6 +180,16 @@ impl ReadyQueue {
         next
     }
 
+    /// The time from the start of `id` to the end of the longest chain behind it.
+    pub fn chain(&self, id: TaskId) -> f64 {
+        f64::from_bits(self.priority[id])
+    }
+
+    /// Whether a task waits to be started.
+    pub fn is_queued(&self) -> bool {
+        !self.queued.is_empty()
+    }
+
     /// Tasks that run now.
     pub fn running(&self) -> usize {
         self.used.jobs
