@@ -218,3 +218,27 @@ fn yaml(text: &str) -> Value {
     value.apply_merge().unwrap();
     serde_json::to_value(value).unwrap()
 }
+
+/// The examples of the language reference, each by the name in its first line.
+#[test]
+fn the_examples_of_the_reference_pass() {
+    let text = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/pipelines.md")).unwrap();
+    let sandbox = Sandbox::new();
+    let mut names = Vec::new();
+    for block in text.split("```yaml\n").skip(1) {
+        let block = block.split("```").next().unwrap();
+        let name =
+            block.lines().next().and_then(|line| line.strip_prefix("# ")).expect("an example begins with its name");
+        sandbox.write(name, block);
+        names.push(name);
+    }
+    assert!(names.len() >= 6, "{names:?}");
+    // A file of params is no pipeline.
+    for name in names.into_iter().filter(|name| *name != "values.yaml") {
+        let checked = sandbox.call(&["check", name]).ok();
+        let lints = checked.stderr.replace("unused-param", "");
+        assert!(!lints.contains("unused-"), "{name}: {}", checked.stderr);
+    }
+    let quick = sandbox.call(&["plan", "study.yaml", "--profile", "quick"]).ok().stdout;
+    assert!(quick.contains("model[world=harsh,seed=0]") && !quick.contains("seed=1"), "{quick}");
+}

@@ -79,7 +79,7 @@ pub use hold::{Exclusive, Hold};
 pub use key::{KeyParts, KeySketch, PortContent, Row};
 pub use locks::KeyLock;
 pub use pins::{Pin, PinError};
-pub use record::{Execution, Record, RecordError, parse_record};
+pub use record::{Execution, Record, RecordError, parse_record, seal_record};
 pub use records::Published;
 pub use scratch::Scratch;
 pub use stored::{StoredFile, StoredOutput, StoredResult};

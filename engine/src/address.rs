@@ -58,7 +58,7 @@ pub(crate) fn written(label: &str) -> Cow<'_, str> {
     if word || (!label.is_empty() && plain()) {
         Cow::Borrowed(label)
     } else if label.contains('"') {
-        Cow::Owned(format!("'{label}'"))
+        Cow::Owned(format!("'{}'", label.replace('\'', "''")))
     } else {
         Cow::Owned(format!("\"{label}\""))
     }
@@ -106,14 +106,24 @@ impl Cursor<'_> {
         }
     }
 
-    /// A plain label, read as YAML does, or a quoted one.
+    /// A plain label, read as YAML does, or a quoted one, taken as it is; a quote in it is written twice.
     fn label(&mut self) -> Result<String, String> {
         let text = self.0.trim_start();
-        let quote = text.chars().next().filter(|c| matches!(c, '"' | '\''));
-        let end = match quote {
-            Some(quote) => text[1..].find(quote).map(|end| end + 2).ok_or("a quote is not closed")?,
-            None => text.find([',', ']']).unwrap_or(text.len()),
-        };
+        if let Some(quote) = text.chars().next().filter(|c| matches!(c, '"' | '\'')) {
+            let mut label = String::new();
+            let mut rest = &text[1..];
+            loop {
+                let end = rest.find(quote).ok_or("a quote is not closed")?;
+                label.push_str(&rest[..end]);
+                rest = &rest[end + 1..];
+                let Some(after) = rest.strip_prefix(quote) else { break };
+                label.push(quote);
+                rest = after;
+            }
+            self.0 = rest.trim_start();
+            return Ok(label);
+        }
+        let end = text.find([',', ']']).unwrap_or(text.len());
         let label = text[..end].trim();
         self.0 = text[end..].trim_start();
         if label.is_empty() {
@@ -145,8 +155,25 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        let labels =
-            ["2", "full", "0.00005", "5e-5", "a,b", "x[1]", "say \"hi\"", "it's", "007", " a ", "1e-20", "-3", "~"];
+        let labels = [
+            "2",
+            "full",
+            "0.00005",
+            "5e-5",
+            "a,b",
+            "x[1]",
+            "say \"hi\"",
+            "it's",
+            "007",
+            " a ",
+            "1e-20",
+            "-3",
+            "~",
+            "",
+            "a,\\n",
+            "\"it's\", he said",
+            "a,\u{c}",
+        ];
         for label in labels {
             let text = format!("a[x={},y=1]", written(label));
             assert_eq!(Reference::parse(&text).unwrap().coords[0].labels, [label], "{text}");

@@ -17,6 +17,8 @@ pub mod expand;
 pub mod explain;
 #[cfg(test)]
 mod fakes;
+#[doc(hidden)]
+pub mod fuzz;
 pub mod gpus;
 pub mod graph;
 pub mod interrupt;

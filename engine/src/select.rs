@@ -34,6 +34,28 @@ pub enum SelectError {
         /// The stages.
         known: Vec<String>,
     },
+    /// No stage that is meant has this axis.
+    #[error("`{stage}` has no axis `{axis}`")]
+    UnknownAxis {
+        /// The stage, or the pattern.
+        stage: String,
+        /// As given.
+        axis: String,
+        /// Its axes.
+        known: Vec<String>,
+    },
+    /// The axis is there, but not this label.
+    #[error("`{stage}` has nothing at `{axis}={label}`")]
+    UnknownLabel {
+        /// The stage, or the pattern.
+        stage: String,
+        /// The axis.
+        axis: String,
+        /// As given.
+        label: String,
+        /// The labels.
+        known: Vec<String>,
+    },
     /// The stage is there, but not with these coordinates.
     #[error("no instance matches `{target}`")]
     NoInstance {
@@ -50,6 +72,10 @@ impl SelectError {
         match self {
             Self::Malformed { .. } => Some("write `stage`, `stage+`, `+stage` or `stage[axis=label]`".to_owned()),
             Self::UnknownStage { name, known } => suggestion(name, known),
+            Self::UnknownAxis { axis, known, .. } => {
+                suggestion(axis, known).or_else(|| Some("leave the brackets out".to_owned()))
+            }
+            Self::UnknownLabel { label, known, .. } => suggestion(label, known),
             Self::NoInstance { target, known } => suggestion(target, known),
         }
     }
@@ -104,10 +130,44 @@ impl Graph {
         };
         let found: Selection = named.iter().map(|node| **node).filter(|node| matches(self.instance(*node))).collect();
         if found.is_empty() {
+            self.explain(&wanted, named.iter().map(|node| self.instance(**node)))?;
             let known = named.iter().map(|node| self.instance(**node).address.to_string()).collect();
             return Err(SelectError::NoInstance { target: target.to_owned(), known });
         }
         Ok(found)
+    }
+
+    /// What of the coordinates `wanted` none of `instances` has.
+    fn explain<'a>(
+        &self,
+        wanted: &Reference,
+        instances: impl Iterator<Item = &'a Instance> + Clone,
+    ) -> Result<(), SelectError> {
+        let stage = || wanted.stage.clone();
+        for coord in &wanted.coords {
+            let coords = || instances.clone().flat_map(|instance| &instance.address.coords);
+            let distinct = |names: &mut dyn Iterator<Item = &String>| {
+                let mut known: Vec<String> = Vec::new();
+                names.for_each(|name| {
+                    if !known.contains(name) {
+                        known.push(name.clone())
+                    }
+                });
+                known
+            };
+            let axes = distinct(&mut coords().map(|(axis, _)| axis));
+            if !axes.contains(&coord.axis) {
+                return Err(SelectError::UnknownAxis { stage: stage(), axis: coord.axis.clone(), known: axes });
+            }
+            let labels = distinct(&mut coords().filter(|(axis, _)| *axis == coord.axis).map(|(_, label)| label));
+            if let [label] = coord.labels.as_slice()
+                && !labels.contains(label)
+            {
+                let (axis, label) = (coord.axis.clone(), label.clone());
+                return Err(SelectError::UnknownLabel { stage: stage(), axis, label, known: labels });
+            }
+        }
+        Ok(())
     }
 
     /// `nodes`, and all that can be reached from them.

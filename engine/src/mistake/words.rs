@@ -167,10 +167,12 @@ impl Mistake {
 /// "did you mean", or what there is to choose from.
 pub(crate) fn suggestion(name: &str, known: &[String]) -> Option<String> {
     let distance = |other: &String| strsim::damerau_levenshtein(&name.to_lowercase(), &other.to_lowercase());
+    let length = name.chars().count();
     // Long garbage is like nothing, and comparing it would take time.
     let close = known.iter().filter(|_| name.len() < 80).map(|other| (distance(other), other)).min();
     match close {
-        Some((distance, other)) if distance <= name.chars().count().max(3) / 3 => {
+        // Of `8` nothing is left in `2`.
+        Some((distance, other)) if distance <= (length.max(3) / 3).min(length.saturating_sub(1)) => {
             Some(format!("did you mean `{other}`?"))
         }
         _ => choice(known).map(|choice| format!("known: {choice}")),

@@ -175,7 +175,7 @@ fn problems_are_told_in_the_file_that_has_them() {
     4:16 «stpes» `tune` has no param `stpes`
       hint: did you mean `steps`?
     5:25 «x» unknown stage `x`
-      hint: did you mean `a`?
+      hint: known: `a`, `b`, `c`, `d`
     base.yaml:2:35 «0» `steps`: must be at least 1
       hint: leave the stage out instead
     base.yaml:3:44 «fast» `rate` must be a number, not the text `fast`
@@ -303,7 +303,7 @@ fn profiles_are_told_of_by_name_and_place() {
     8:31 «[gpt]» the axis `model` has no label `gpt`
       hint: did you mean `opt`?
     10:15 «x» the profile names the stage `x`, which the pipeline doesn't have
-      hint: did you mean `a`?
+      hint: known: `a`, `b`
     ");
     let shape = "profiles: { a: 3, b: { parms: {} } }\nstages: {}\n";
     assert_snapshot!(Folder::new(&[("p.yaml", shape)]).told(&[]), @r"

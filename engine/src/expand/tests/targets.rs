@@ -58,19 +58,34 @@ fn globs_and_lists_of_labels_select_several() {
 
 #[test]
 fn a_target_that_selects_nothing_is_told() {
-    let told =
-        ["tunde", "tuned[rank=8]", "tuned[rank=", "tuned.model", "base[rank=2]"].map(|target| selected(&[target]));
+    let told = [
+        "tunde",
+        "tuned[rank=8]",
+        "tuned[rank=",
+        "tuned.model",
+        "base[rank=2]",
+        "alone[x=1]",
+        "tuned[sed=1]",
+        "tuned[rank=ful]",
+    ]
+    .map(|target| selected(&[target]));
     assert_snapshot!(told.join("\n"), @r"
     no stage is called `tunde`
       hint: did you mean `tuned`?
-    no instance matches `tuned[rank=8]`
-      hint: known: `tuned[seed=0,rank=2]`, `tuned[seed=0,rank=full]`, `tuned[seed=1,rank=2]`, `tuned[seed=1,rank=full]`
+    `tuned` has nothing at `rank=8`
+      hint: known: `2`, `full`
     `tuned[rank=` is not a target: the closing `]` is missing
       hint: write `stage`, `stage+`, `+stage` or `stage[axis=label]`
     `tuned.model` is not a target: it names the output `model`, but a stage runs as a whole
       hint: write `stage`, `stage+`, `+stage` or `stage[axis=label]`
-    no instance matches `base[rank=2]`
-      hint: known: `base[seed=0]`, `base[seed=1]`
+    `base` has no axis `rank`
+      hint: known: `seed`
+    `alone` has no axis `x`
+      hint: leave the brackets out
+    `tuned` has no axis `sed`
+      hint: did you mean `seed`?
+    `tuned` has nothing at `rank=ful`
+      hint: did you mean `full`?
     ");
 }
 
