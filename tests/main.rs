@@ -5,6 +5,7 @@ mod audit;
 mod broken;
 mod commands;
 mod crash;
+mod fast_paths;
 mod front;
 mod incremental;
 mod mini;

@@ -130,11 +130,11 @@ pub struct LogLine {
     pub event: Event,
 }
 
-impl LogLine {
-    /// `event`, happening now.
-    pub fn now(event: Event) -> Self {
-        Self { time: Timestamp::now(), event }
-    }
+/// The same, borrowed.
+#[derive(Serialize)]
+struct LogLineRef<'a> {
+    time: Timestamp,
+    event: &'a Event,
 }
 
 /// The log of a run: one JSON object a line, in `runs/<id>.jsonl`.
@@ -142,7 +142,12 @@ impl LogLine {
 pub struct RunLog {
     file: File,
     path: PathBuf,
+    /// Lines not yet written.
+    lines: Vec<u8>,
 }
+
+/// Lines are written together up to about this size.
+const LINES: usize = 256 << 10;
 
 impl RunLog {
     /// Starts the log of the run `id` of the cache at `root`.
@@ -156,10 +161,11 @@ impl RunLog {
         let file = File::options().append(true).create_new(true).open(&path)?;
         // Held as long as the run goes on; where there are no locks, it only isn't told that it does.
         let _ = file.lock();
-        Ok(Self { file, path })
+        Ok(Self { file, path, lines: Vec::new() })
     }
 
-    /// Appends `event`, with the time, in one write.
+    /// Appends `event`, with the time. That a result was there already is written together with what comes next: of
+    /// such lines there may be thousands, and until [`RunLog::flush`] nobody need know.
     ///
     /// # Errors
     /// If it can't be written.
@@ -167,10 +173,23 @@ impl RunLog {
         if matches!(event, Event::StageProgress { .. } | Event::RunExpects { .. }) {
             return Ok(());
         }
-        let mut line = serde_json::to_vec(&LogLine::now(event.clone()))?;
-        line.push(b'\n');
+        serde_json::to_writer(&mut self.lines, &LogLineRef { time: Timestamp::now(), event })?;
+        self.lines.push(b'\n');
+        if matches!(event, Event::StageCached { .. }) && self.lines.len() < LINES { Ok(()) } else { self.flush() }
+    }
+
+    /// Writes all that was appended, in one write.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if self.lines.is_empty() {
+            return Ok(());
+        }
         palinode_cache::failpoint::step();
-        self.file.write_all(&line)
+        let written = self.file.write_all(&self.lines);
+        self.lines.clear();
+        written
     }
 
     /// Where the log is.

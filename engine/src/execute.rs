@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
+    io,
     sync::Arc,
     time::Instant,
 };
@@ -142,6 +143,7 @@ impl Dispatcher<'_> {
     async fn dispatch(&mut self, mut messages: UnboundedReceiver<Message>) -> Result<(), RunError> {
         let ready = self.queue.initial();
         self.settle_ready(ready)?;
+        self.write_log(RunLog::flush);
         if self.log.is_some() {
             self.hold = None;
         }
@@ -161,6 +163,7 @@ impl Dispatcher<'_> {
                 self.cancel_rest();
                 return Ok(());
             }
+            self.write_log(RunLog::flush);
             tokio::select! {
                 Some(message) = messages.recv() => match message {
                     Message::Event(event) => self.tell(&event),
@@ -254,8 +257,12 @@ impl Dispatcher<'_> {
 
     fn tell(&mut self, event: &Event) {
         (self.on_event)(event);
-        // The log tells, it decides nothing: what is done is not thrown away because the disk is full.
-        if let Some(Err(error)) = self.log.as_mut().map(|log| log.append(event)) {
+        self.write_log(|log| log.append(event));
+    }
+
+    /// The log tells, it decides nothing: what is done is not thrown away because the disk is full.
+    fn write_log(&mut self, write: impl FnOnce(&mut RunLog) -> io::Result<()>) {
+        if let Some(Err(error)) = self.log.as_mut().map(write) {
             tracing::warn!(reason = palinode_cache::reason(&error), "the run's log is not written on");
             self.log = None;
             self.hold = self.cache.hold().ok();

@@ -64,9 +64,11 @@ fn examine(file: &Path, registry: &Registry, overrides: &Overrides, read: Reader
     if let Some(value) = value {
         defaults::check(&value, registry, &mut report);
         let spec = Spec::read(file, &value, &replaced, &mut report);
+        // As large as the graph that is now made; only lints look at it again.
+        let value = lints.then_some(value);
         let expansion = Expansion::new(&spec, registry);
         graph = expansion.expand(&files, &overrides.cwd, &mut report);
-        if lints {
+        if let Some(value) = value {
             findings = lint::lints(&value, &spec, &expansion, &files);
         }
     }

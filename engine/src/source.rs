@@ -1,6 +1,8 @@
 //! Where each value of a file stands: values are read without positions, and a problem looks its place up here.
 
-use std::{collections::HashMap, fmt::Display, ops::Range};
+use std::{collections::HashMap, fmt::Display, ops::Range, sync::OnceLock};
+
+use crate::yaml;
 
 /// A value, or its key, by path from the top of the file: `stages`, `tuned`, `with`, `rank`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -63,6 +65,13 @@ pub(crate) struct Source {
     text: String,
     /// The byte at which each line starts.
     lines: Vec<usize>,
+    /// Found when first asked for: nobody asks where values stand in a file with which nothing is wrong.
+    places: OnceLock<Places>,
+}
+
+/// The places of a file's values.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
     pub(crate) nodes: Vec<Node>,
     pub(crate) root: Option<usize>,
 }
@@ -110,6 +119,14 @@ impl Source {
         &self.text
     }
 
+    fn places(&self) -> &Places {
+        self.places.get_or_init(|| yaml::places(&self.text))
+    }
+
+    fn node(&self, node: usize) -> &Node {
+        &self.places().nodes[node]
+    }
+
     /// Line and column of the byte `offset`, from 1.
     pub(crate) fn position(&self, offset: usize) -> (Option<usize>, Option<usize>) {
         let line = self.lines.partition_point(|start| *start <= offset);
@@ -129,7 +146,7 @@ impl Source {
 
     /// The bytes of `place`; of the deepest value on its path that the file has.
     pub(crate) fn span(&self, place: &Place) -> Option<Range<usize>> {
-        let mut node = self.root?;
+        let mut node = self.places().root?;
         let mut key = None;
         let mut found = true;
         for segment in &place.path {
@@ -141,7 +158,7 @@ impl Source {
                 }
             }
         }
-        let value = self.trimmed(&self.nodes[node].span);
+        let value = self.trimmed(&self.node(node).span);
         let long = self.text.get(value.clone()).is_none_or(|text| text.contains('\n'));
         match (&place.part, key) {
             (Part::Text(text), _) if found => {
@@ -160,12 +177,12 @@ impl Source {
 
     /// How far the values of this file go along `path`.
     pub(crate) fn reach(&self, path: &[String]) -> Reach {
-        let Some(mut node) = self.root else { return Reach { depth: 0, whole: false, ends: false } };
+        let Some(mut node) = self.places().root else { return Reach { depth: 0, whole: false, ends: false } };
         for (depth, segment) in path.iter().enumerate() {
             match self.child(node, segment) {
                 Some((_, child)) => node = child,
                 None => {
-                    let ends = !matches!(self.nodes[node].children, Children::Map(..));
+                    let ends = !matches!(self.node(node).children, Children::Map(..));
                     return Reach { depth, whole: false, ends };
                 }
             }
@@ -174,7 +191,7 @@ impl Source {
     }
 
     fn child(&self, node: usize, segment: &str) -> Option<(Option<&Entry>, usize)> {
-        match &self.nodes[node].children {
+        match &self.node(node).children {
             Children::None => None,
             Children::List(items) => items.get(segment.parse::<usize>().ok()?).map(|item| (None, *item)),
             Children::Map(entries, keys) => {
@@ -187,10 +204,10 @@ impl Source {
 
     /// Looks behind a `<<`.
     fn merged(&self, merge: &Entry, segment: &str) -> Option<(Option<&Entry>, usize)> {
-        match &self.nodes[merge.value].children {
+        match &self.node(merge.value).children {
             Children::None => None,
             Children::Map(..) => self.child(merge.value, segment),
-            Children::List(maps) => maps.iter().find_map(|map| match &self.nodes[*map].children {
+            Children::List(maps) => maps.iter().find_map(|map| match &self.node(*map).children {
                 Children::Map(..) => self.child(*map, segment),
                 _ => None,
             }),

@@ -14,7 +14,7 @@ use serde_yaml::Value;
 use crate::{
     mistake::Mistake,
     overlay::Reader,
-    source::{Children, Entry, Node, Source},
+    source::{Children, Entry, Node, Places, Source},
 };
 
 /// Larger files are refused.
@@ -62,16 +62,68 @@ pub(crate) fn read(file: &Path, read: Reader<'_>) -> (Source, Option<Found>) {
     }
 }
 
-/// Parses the text of `source`, whose places it fills in.
+/// The value of a text with which nothing is wrong and in which nothing is repeated by an alias: most are of this sort,
+/// and the places of their values need not be remembered, which takes more memory than the values.
+fn plain(text: &str) -> Option<Value> {
+    if text.contains("<<") || !is_plain(text) {
+        return None;
+    }
+    let value: Value = serde_yaml::from_str(text).ok()?;
+    (!value.is_null() && has_text_keys(&value)).then_some(value)
+}
+
+/// Whether `text` is one document within the limits, without aliases and tags.
+fn is_plain(text: &str) -> bool {
+    let (mut depth, mut values, mut documents) = (0, 0, 0);
+    for event in Parser::new_from_str(text) {
+        match event {
+            Ok((Event::Scalar(_, _, anchor, tag), _)) if anchor == 0 && tag.is_none() => values += 1,
+            Ok((Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag), _))
+                if anchor == 0 && tag.is_none() =>
+            {
+                depth += 1;
+                values += 1;
+            }
+            Ok((Event::SequenceEnd | Event::MappingEnd, _)) => depth -= 1,
+            Ok((Event::DocumentStart(_), _)) => documents += 1,
+            Ok((Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd, _)) => {}
+            Ok(_) | Err(_) => return false,
+        }
+        if depth > MAX_DEPTH || values > MAX_VALUES || documents > 1 {
+            return false;
+        }
+    }
+    true
+}
+
+/// Whether all keys are texts: others may be the same as a text.
+fn has_text_keys(value: &Value) -> bool {
+    match value {
+        Value::Sequence(items) => items.iter().all(has_text_keys),
+        Value::Mapping(map) => map.iter().all(|(key, value)| key.is_string() && has_text_keys(value)),
+        _ => true,
+    }
+}
+
+/// The places of the values in `text`, as far as it can be read.
+pub(crate) fn places(text: &str) -> Places {
+    let mut scan = Scan::new(text);
+    // What is wrong with it was told when it was parsed.
+    let _ = scan.run(text);
+    Places { nodes: scan.nodes, root: scan.root }
+}
+
+/// Parses the text of `source`.
 ///
-/// Two parsers must agree: the first walks the events, which takes no stack, gives the places and keeps the limits;
-/// only then the second builds values.
-pub(crate) fn parse(source: &mut Source) -> Result<Value, Vec<Found>> {
-    let text = source.text().to_owned();
-    let mut scan = Scan::new(&text);
-    let scanned = scan.run(&text);
-    (source.nodes, source.root) = (std::mem::take(&mut scan.nodes), scan.root);
-    scanned.map_err(|found| vec![*found])?;
+/// Two parsers must agree: the first walks the events, which takes no stack, and keeps the limits; only then the second
+/// builds values.
+pub(crate) fn parse(source: &Source) -> Result<Value, Vec<Found>> {
+    let text = source.text();
+    if let Some(value) = plain(text) {
+        return Ok(value);
+    }
+    let mut scan = Scan::new(text);
+    scan.run(text).map_err(|found| vec![*found])?;
     if !scan.repeated.is_empty() {
         let found = |(key, first, span): (String, usize, Range<usize>)| {
             let first_line = source.position(first).0.unwrap_or(1);
@@ -79,19 +131,19 @@ pub(crate) fn parse(source: &mut Source) -> Result<Value, Vec<Found>> {
         };
         return Err(scan.repeated.into_iter().map(found).collect());
     }
-    match serde_yaml::from_str::<Value>(&text).and_then(|mut value| value.apply_merge().map(|()| value)) {
+    match serde_yaml::from_str::<Value>(text).and_then(|mut value| value.apply_merge().map(|()| value)) {
         Ok(Value::Null) => Err(vec![(None, Mistake::Empty)]),
         Ok(value) => Ok(value),
         Err(error) => {
             let at = error.location().map(|location| source.offset(location.line(), location.column()));
-            Err(vec![syntax(&text, at, &error.to_string())])
+            Err(vec![syntax(text, at, &error.to_string())])
         }
     }
 }
 
 /// Parses a value from the command line, within the same limits.
 pub(crate) fn value(text: &str) -> Result<Value, String> {
-    match parse(&mut Source::new(text.to_owned())) {
+    match parse(&Source::new(text.to_owned())) {
         Ok(value) => Ok(value),
         Err(found) => match found.into_iter().next() {
             // `~`, `null` and nothing at all are a value here.

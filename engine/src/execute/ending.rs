@@ -7,7 +7,7 @@ use petgraph::graph::NodeIndex;
 
 use super::{Dispatcher, RunError};
 use crate::{
-    event::{Event, NodeOutcome, Outcome, RunSummary},
+    event::{Event, NodeOutcome, Outcome, RunLog, RunSummary},
     perform::{Failure, NoResult, Performed, Ran},
     plan::Settled,
     ready::TaskId,
@@ -46,6 +46,8 @@ impl Dispatcher<'_> {
         if !self.is_ending() {
             self.settle_ready(ready)?;
         }
+        // While the collector is still kept out.
+        self.write_log(RunLog::flush);
         Ok(())
     }
 

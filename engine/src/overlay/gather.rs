@@ -87,10 +87,10 @@ impl Gather<'_> {
         }
         let number = self.gathered.values.len();
         self.by_path.insert(canonical, number);
-        let (mut source, unreadable) = yaml::read(path, self.read);
+        let (source, unreadable) = yaml::read(path, self.read);
         let parsed = match unreadable {
             Some(found) => Err(vec![found]),
-            None => yaml::parse(&mut source),
+            None => yaml::parse(&source),
         };
         let value = match parsed {
             Ok(value) => Some(value),
