@@ -4,7 +4,10 @@
 use std::{
     fs::{self, File},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tempfile::TempDir;
@@ -22,7 +25,17 @@ const GUARD: &str = ".guard";
 pub(crate) struct Session {
     dir: TempDir,
     _lock: File,
+    /// Scratch folders that go when the session does.
+    left: AtomicUsize,
 }
+
+/// So many scratch folders are left lying until the session ends, if they hold next to nothing. ext4 gives a deleted
+/// file's inode to nobody for some seconds, and each new file searches past all of these: removing the folders of a
+/// thousand small stages as they end takes more time than the stages.
+const MOST_LEFT: usize = 4096;
+/// Next to nothing: so many entries, of so many bytes together.
+const FEW: usize = 64;
+const SMALL: u64 = 1 << 20;
 
 impl Session {
     pub(crate) fn start(tmp: &Path) -> Result<Self, CacheError> {
@@ -35,7 +48,7 @@ impl Session {
         let path = dir.path().join(LOCK);
         let lock = File::create(&path).map_err(io("create", &path))?;
         lock.lock().map_err(io("lock", &path))?;
-        Ok(Self { dir, _lock: lock })
+        Ok(Self { dir, _lock: lock, left: AtomicUsize::new(0) })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -43,10 +56,35 @@ impl Session {
     }
 }
 
-/// A fresh folder on the cache's file system, removed when dropped.
+/// A fresh folder on the cache's file system, removed when dropped, or with this process's other ones if it holds next
+/// to nothing.
 pub struct Scratch {
     dir: TempDir,
-    _session: Arc<Session>,
+    session: Arc<Session>,
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let left = &self.session.left;
+        if left.load(Ordering::Relaxed) < MOST_LEFT
+            && holds_little(self.dir.path(), &mut FEW.clone(), &mut SMALL.clone())
+        {
+            left.fetch_add(1, Ordering::Relaxed);
+            self.dir.disable_cleanup(true);
+        }
+    }
+}
+
+/// Whether there are at most `entries` of `bytes` below `dir`.
+fn holds_little(dir: &Path, entries: &mut usize, bytes: &mut u64) -> bool {
+    fs::read_dir(dir).into_iter().flatten().all(|entry| {
+        let Ok((entry, meta)) = entry.and_then(|entry| entry.metadata().map(|meta| (entry, meta))) else {
+            return false;
+        };
+        let (Some(fewer), Some(less)) = (entries.checked_sub(1), bytes.checked_sub(meta.len())) else { return false };
+        (*entries, *bytes) = (fewer, less);
+        !meta.is_dir() || holds_little(&entry.path(), entries, bytes)
+    })
 }
 
 impl Scratch {
@@ -76,7 +114,7 @@ impl Cache {
     pub fn scratch(&self) -> Result<Scratch, CacheError> {
         let session = self.session()?;
         let dir = TempDir::new_in(session.path()).map_err(io("make a folder in", session.path()))?;
-        Ok(Scratch { dir, _session: session })
+        Ok(Scratch { dir, session })
     }
 }
 
@@ -136,7 +174,14 @@ mod tests {
         fs::write(a.path().join("x"), "x").unwrap();
         let (gone, root) = (a.path().to_owned(), cache.root().to_owned());
         drop(a);
-        assert!(!gone.exists());
+        assert!(gone.exists(), "there is next to nothing in it");
+        let [large, many] = [cache.scratch().unwrap(), cache.scratch().unwrap()];
+        fs::write(large.path().join("x"), vec![0; 2 << 20]).unwrap();
+        fs::create_dir(many.path().join("y")).unwrap();
+        (0..FEW).for_each(|n| fs::write(many.path().join(format!("y/{n}")), "").unwrap());
+        let paths = [large.path().to_owned(), many.path().to_owned()];
+        drop((large, many));
+        assert!(paths.iter().all(|path| !path.exists()));
         let sessions = names(&cache, "tmp");
         assert!(sessions[0].starts_with(&format!("{}-2", std::process::id())), "{sessions:?}");
         drop(cache);

@@ -95,7 +95,11 @@ impl<'a> Expansion<'a> {
         let ports = kinds.iter().zip(spec.stages.values()).map(|(kind, stage)| wires::inputs(*kind, stage)).collect();
         let outputs =
             kinds.iter().zip(spec.stages.values()).map(|(kind, stage)| wires::outputs(*kind, stage)).collect();
-        let schemas = kinds.iter().flatten().map(|kind| (kind.name(), Schema::of(kind.as_ref()))).collect();
+        let mut schemas = HashMap::new();
+        for kind in kinds.iter().flatten() {
+            // Once for each kind: thousands of stages may be of one.
+            schemas.entry(kind.name()).or_insert_with(|| Schema::of(kind.as_ref()));
+        }
         Self { spec, kinds, ports, outputs, schemas, registry }
     }
 
@@ -152,7 +156,7 @@ impl<'a> Expansion<'a> {
             let bindings = self.bindings(number, wires, &links, &own, &points, report);
             let filled = self.fill(number, &own, complete[number], &mut folders, report);
             if let (Some(bindings), Some(filled), Some(kind)) = (bindings, filled, self.kinds[number]) {
-                self.add(&mut dag, number, kind, &own, bindings, &filled);
+                self.add(&mut dag, number, kind, &own, bindings, filled);
             }
             points[number] = Some(own);
         }

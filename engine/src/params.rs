@@ -215,7 +215,7 @@ pub(crate) struct With<'a> {
 }
 
 /// `with` at one point.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Filled {
     pub(crate) params: BTreeMap<String, Value>,
     pub(crate) paths: BTreeMap<String, PathBuf>,

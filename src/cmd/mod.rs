@@ -25,6 +25,7 @@ mod worker;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem::ManuallyDrop,
     path::{Path, PathBuf},
 };
 
@@ -93,6 +94,12 @@ fn overrides(args: &Pipeline) -> Result<Overrides, Failure> {
 fn pipeline(args: &Pipeline) -> Result<Graph, Failure> {
     let overrides = overrides(args)?;
     load(&args.file, &registry(), &overrides).map_err(|problems| Failure::usage(diagnostics::render(&problems)))
+}
+
+/// A value that lives until the process ends. Taking a large graph apart piece by piece just before that takes time, and
+/// the system takes all of it back at once anyway.
+fn kept<T>(value: T) -> ManuallyDrop<T> {
+    ManuallyDrop::new(value)
 }
 
 /// The instances that `targets` name, with all that they need; the whole pipeline if there are none.

@@ -15,14 +15,14 @@ use crate::{
 };
 
 pub(crate) fn plan(args: &cli::Plan) -> Result<Exit, Failure> {
-    let graph = super::pipeline(&args.pipeline)?;
+    let graph = super::kept(super::pipeline(&args.pipeline)?);
     let selection = super::selection(&graph, &args.targets)?;
     let force = super::force(&graph, &args.force)?;
-    let plan = super::planned(&graph, &selection, &super::existing(&args.pipeline)?, force)?;
+    let plan = super::kept(super::planned(&graph, &selection, &super::existing(&args.pipeline)?, force)?);
     // A plan that could not be run is none.
     resources::check(&graph, &plan, machine::options(&args.resources).limits()).map_err(super::too_much)?;
     match args.format {
-        Format::Json => out(&format!("{:#}\n", serde_json::json!(plan))),
+        Format::Json => out(&format!("{:#}\n", serde_json::json!(*plan))),
         Format::Text => out(&text(&plan)),
     }
 }

@@ -23,7 +23,7 @@ use crate::{
 const LAST_WORDS: Duration = Duration::from_millis(1500);
 
 pub(crate) fn run(args: &Run, talk: &Talk) -> Result<Exit, Failure> {
-    let graph = super::pipeline(&args.pipeline)?;
+    let graph = super::kept(super::pipeline(&args.pipeline)?);
     let selection = super::selection(&graph, &args.targets)?;
     let force = super::force(&graph, &args.force)?;
     let cache = super::cache(&args.pipeline)?;

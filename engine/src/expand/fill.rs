@@ -103,13 +103,15 @@ impl Expansion<'_> {
         kind: &Arc<dyn StageKind>,
         own: &Points,
         bindings: Vec<BTreeMap<String, Binding>>,
-        filled: &[Rc<Filled>],
+        filled: Vec<Rc<Filled>>,
     ) {
         let (name, stage) = self.stage(number);
         let axes = &self.spec.axes;
         let mut content = bindings.into_iter().zip(filled);
         own.each(axes.len(), |at| {
             let Some((inputs, filled)) = content.next() else { return };
+            // The last of those that share it takes it.
+            let Filled { params, paths } = Rc::unwrap_or_clone(filled);
             let labels = own.grid.axes.iter().map(|axis| (&axes[*axis].name, &axes[*axis].labels[at[*axis]]));
             let instance = Instance {
                 address: Address {
@@ -118,8 +120,8 @@ impl Expansion<'_> {
                 },
                 coords: labels.map(|(axis, label)| (axis.clone(), label.value.clone())).collect(),
                 kind: kind.clone(),
-                params: filled.params.clone(),
-                paths: filled.paths.clone(),
+                params,
+                paths,
                 inputs,
                 resources: stage.resources.clone(),
                 attempts: stage.attempts.clone(),
