@@ -90,7 +90,10 @@ fn assert_goes_on(sandbox: &Sandbox, whole: &BTreeMap<String, Value>, nth: u64) 
     for (address, outputs) in hits(&plan) {
         assert_eq!(outputs, whole[&address], "killed at step {nth}: a wrong result of {address}");
     }
-    sandbox.call(&["verify"]).ok();
+    // Killed before there is a cache, there is nothing to verify.
+    if sandbox.file(".palinode/format").exists() {
+        sandbox.call(&["verify"]).ok();
+    }
     let summary = sandbox.run(&[]);
     let done = summary["executed"].as_u64().unwrap() + summary["cached"].as_u64().unwrap();
     assert_eq!(done, QUICK_INSTANCES, "killed at step {nth}");
