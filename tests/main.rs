@@ -3,6 +3,7 @@
 mod architecture;
 mod audit;
 mod broken;
+mod command;
 mod commands;
 mod crash;
 mod fast_paths;

@@ -32,9 +32,22 @@ impl Cache {
     /// If something can't be read, is neither file nor folder, leads in a circle, or is being changed.
     pub fn hash_path(&self, path: &Path, reads: &dyn Fn(&str) -> bool) -> Result<External, CacheError> {
         let root = std::path::absolute(path).map_err(io("find", path))?;
+        let files = list(&root, reads)?;
+        self.hash_listing(files, root)
+    }
+
+    /// Identifies files by these names; symlinks are followed. For what [`Cache::hash_path`] can't find by itself.
+    ///
+    /// # Errors
+    /// If one can't be read, is no regular file, or is being changed.
+    pub fn hash_files(&self, files: &BTreeMap<String, PathBuf>) -> Result<External, CacheError> {
+        self.hash_listing(list_files(files)?, PathBuf::new())
+    }
+
+    fn hash_listing(&self, files: Listing, root: PathBuf) -> Result<External, CacheError> {
         let (mut places, mut seen) = (BTreeMap::new(), BTreeMap::new());
         let mut fresh = Vec::new();
-        for (name, (place, stat)) in list(&root, reads)? {
+        for (name, (place, stat)) in files {
             let (now, new) = self.look_from(&place, stat)?;
             if new && now.settled {
                 fresh.push((now.stat, now.entry.blob));
@@ -79,8 +92,20 @@ impl External {
             Err(CacheError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(error),
         };
+        self.compare(cache, &now)
+    }
+
+    /// The same for an input of [`Cache::hash_files`], which would be `files` by now.
+    ///
+    /// # Errors
+    /// If one can't be read.
+    pub fn recheck_files(&self, cache: &Cache, files: &BTreeMap<String, PathBuf>) -> Result<Vec<PathBuf>, CacheError> {
+        self.compare(cache, &list_files(files)?)
+    }
+
+    fn compare(&self, cache: &Cache, now: &Listing) -> Result<Vec<PathBuf>, CacheError> {
         let mut changed = Vec::new();
-        for (name, (place, stat)) in &now {
+        for (name, (place, stat)) in now {
             let same = match self.seen.get(name) {
                 None => false,
                 Some(seen) => unchanged(cache, place, *stat, seen)?,
@@ -107,8 +132,26 @@ fn unchanged(cache: &Cache, place: &Path, stat: Stat, seen: &Seen) -> Result<boo
     }
 }
 
+/// The content of the file at `path` by its bytes alone, whatever its stat says.
+///
+/// # Errors
+/// If it can't be read, is no regular file, or is being changed.
+pub fn hash_file(path: &Path) -> Result<FileEntry, CacheError> {
+    Ok(stat::hash_file(path)?.entry)
+}
+
 /// Regular files, by their names in the tree.
 type Listing = BTreeMap<String, (PathBuf, Stat)>;
+
+/// The stats of files that are known by name.
+fn list_files(files: &BTreeMap<String, PathBuf>) -> Result<Listing, CacheError> {
+    let one = |(name, path): (&String, &PathBuf)| {
+        let meta = follow(path)?;
+        stat::expect_file(path, &meta)?;
+        Ok((name.clone(), (path.clone(), Stat::of(&meta))))
+    };
+    files.iter().map(one).collect()
+}
 
 /// Every file to read.
 fn list(root: &Path, reads: &dyn Fn(&str) -> bool) -> Result<Listing, CacheError> {

@@ -73,7 +73,7 @@ pub use cache::Cache;
 pub use check::Checked;
 pub use digest::{Blob, BlobDigest, Digest, DigestError, DigestKind, Key, StageKey, Tree, TreeDigest};
 pub use error::{CacheError, Refusal, reason};
-pub use external::External;
+pub use external::{External, hash_file};
 pub use gc::{GcOptions, GcReport};
 pub use hold::{Exclusive, Hold};
 pub use key::{KeyParts, KeySketch, PortContent, Row};

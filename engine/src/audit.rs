@@ -187,6 +187,10 @@ impl Tree<'_> {
                 let first_row = links.first().filter(|_| row > 0).and_then(|link| link.source.as_ref());
                 match &link.source {
                     Some(source) => self.result(source, &indent, &label, counterpart.or(first_row)),
+                    None if link.content.is_some() => {
+                        let name = link.outside.as_deref().unwrap_or("files");
+                        let _ = writeln!(self.text, "{}{label}{name}, from outside", indent.first);
+                    }
                     None => {
                         let _ = writeln!(self.text, "{}{label}dropped: it failed or does not exist", indent.first);
                     }

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeSet, HashMap, VecDeque},
     io,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
 };
@@ -228,7 +229,9 @@ impl Dispatcher<'_> {
             reason,
             inputs: self.inputs(node)?,
             outside: self.planner.outside(node),
+            files: self.planner.files(node),
             paths: instance.paths.clone(),
+            folder: folder(&self.graph.file),
             resources: instance.resources.clone(),
             attempts: instance.attempts.clone(),
             gpus: self.gpus.clone(),
@@ -268,4 +271,10 @@ impl Dispatcher<'_> {
             self.hold = self.cache.hold().ok();
         }
     }
+}
+
+/// The folder of a pipeline's file, as the system knows it.
+fn folder(file: &Path) -> PathBuf {
+    let file = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    file.parent().map(Path::to_owned).unwrap_or_default()
 }

@@ -1,6 +1,7 @@
 //! Spec to graph: links ports, refuses cycles, expands axes, fills in params. One stage's problem hides none of
 //! another's: a stage is expanded if what it depends on could be.
 
+mod files;
 mod fill;
 mod wires;
 

@@ -248,6 +248,7 @@ impl Pipe {
             kind,
             paths: BTreeMap::new(),
             inputs: BTreeMap::new(),
+            files: BTreeMap::new(),
             resources: Resources::default(),
             attempts: Attempts::default(),
         });

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::{
     address,
     attempts::Attempts,
+    files::FileSet,
     stage::{OutputPort, StageKind},
 };
 
@@ -46,6 +47,8 @@ pub struct Instance {
     pub paths: BTreeMap<String, PathBuf>,
     /// What is linked to each input port.
     pub inputs: BTreeMap<String, Binding>,
+    /// Files from outside at further input ports.
+    pub files: BTreeMap<String, FileSet>,
     /// What it needs to run.
     pub resources: Resources,
     /// How often it is tried, and for how long.

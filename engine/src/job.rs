@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use palinode_cache::{FileEntry, FileTree, TreeDigest};
+use palinode_cache::{External, FileEntry, FileTree, TreeDigest};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -25,6 +25,9 @@ pub struct Job {
     pub inputs: BTreeMap<String, JobInput>,
     /// A fresh folder of this job's own; outputs are written under `scratch/out/<port>/`.
     pub scratch: PathBuf,
+    /// The folder of the pipeline's file, for messages.
+    #[serde(default)]
+    pub folder: PathBuf,
     /// CPUs that the job may keep busy.
     pub cpus: usize,
     /// Ids of the GPUs that are this job's alone while it runs.
@@ -71,6 +74,15 @@ pub struct InputFile {
 }
 
 impl InputFiles {
+    /// Files of the user's.
+    pub(crate) fn outside(external: &External) -> Self {
+        let file = |(name, entry): (&String, &FileEntry)| {
+            let path = external.places.get(name)?.clone();
+            Some((name.clone(), InputFile { path, entry: *entry }))
+        };
+        Self { digest: external.tree.digest(), files: external.tree.0.iter().filter_map(file).collect() }
+    }
+
     /// The place of the file `name`, if there.
     pub fn get(&self, name: &str) -> Option<&Path> {
         self.files.get(name).map(|file| file.path.as_path())

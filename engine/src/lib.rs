@@ -5,6 +5,7 @@ pub mod attempts;
 pub mod audit;
 mod axes;
 pub mod collect;
+pub mod command;
 pub mod compare;
 pub mod context;
 mod data;
@@ -17,6 +18,7 @@ pub mod expand;
 pub mod explain;
 #[cfg(test)]
 mod fakes;
+pub mod files;
 #[doc(hidden)]
 pub mod fuzz;
 pub mod gpus;

@@ -55,8 +55,11 @@ pub struct Link {
     pub coords: Vec<(String, Value)>,
     /// The content; `None`: the point failed or was missing, and the gather dropped it.
     pub content: Option<TreeDigest>,
-    /// The result that it is an output of; `None` if dropped.
+    /// The result that it is an output of; `None` if dropped, or if it is files from outside.
     pub source: Option<StageKey>,
+    /// Files from outside: the name of the file or folder where they lay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outside: Option<String>,
 }
 
 /// What arrives at each port of `record`, with the results it came from.
@@ -64,12 +67,18 @@ pub fn links(record: &Record) -> BTreeMap<String, Vec<Link>> {
     let link = |(port, content): (&String, &PortContent)| {
         let mut sources = record.sources.get(port).into_iter().flatten().copied();
         let links = match content {
-            PortContent::One(tree) => vec![Link { coords: vec![], content: Some(*tree), source: sources.next() }],
+            PortContent::One(tree) => {
+                let source = sources.next();
+                let outside = record.execution.places.get(&format!("inputs.{port}")).filter(|_| source.is_none());
+                let outside = outside.map(|place| last_part(place));
+                vec![Link { coords: vec![], content: Some(*tree), source, outside }]
+            }
             PortContent::Table(rows) => {
                 let link = |row: &palinode_cache::Row| Link {
                     coords: row.coords.clone(),
                     content: row.content,
                     source: row.content.and_then(|_| sources.next()),
+                    outside: None,
                 };
                 rows.iter().map(link).collect()
             }
@@ -107,11 +116,14 @@ impl Lineage {
     }
 }
 
+fn last_part(place: &str) -> String {
+    place.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned()
+}
+
 fn node(record: &Record, name: Option<&String>) -> Node {
     let outside = |(param, digest): (&String, &TreeDigest)| {
         let place = record.execution.places.get(param).map_or("", String::as_str);
-        let name = place.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
-        (param.clone(), OutsideFile { name, digest: *digest })
+        (param.clone(), OutsideFile { name: last_part(place), digest: *digest })
     };
     Node {
         address: name.unwrap_or(&record.execution.address).clone(),

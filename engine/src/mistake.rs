@@ -85,7 +85,7 @@ pub enum Mistake {
     GatheredAxis { axis: String },
     #[error("`${{{axis}}}` can't be used: this stage has no axis `{axis}`")]
     AxisNotHere { axis: String },
-    #[error("`${{...}}` is only resolved in `with`")]
+    #[error("`${{...}}` is only resolved in `with` and in paths of `inputs`")]
     TemplateHere,
 
     // Links.
@@ -95,8 +95,14 @@ pub enum Mistake {
     UnlinkedPort { kind: String, port: String, accepts: String, givers: Vec<String> },
     #[error("unknown stage `{name}`")]
     UnknownStage { name: String, known: Vec<String> },
+    #[error("`{stage}` has several outputs: say which")]
+    WhichOutput { stage: String, known: Vec<String> },
     #[error("`{stage}` has no output `{output}`")]
     UnknownOutput { stage: String, output: String, known: Vec<String> },
+    #[error("the input `{port}`: {message}")]
+    InputFiles { port: String, message: String, hint: Option<String> },
+    #[error("the input `{port}` takes {accepts}, not files")]
+    FilesAtPort { port: String, accepts: String },
     #[error("`{text}` is not an input: {reason}")]
     BadLink { text: String, reason: String },
     #[error("the input `{port}` takes {accepts}, but `{link}` gives {gives}")]

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use crate::{
     axes::Axis,
     data::shortened,
+    files::FileSet,
     mistake::Mistake,
     problem::Report,
     source::Place,
@@ -201,6 +202,16 @@ pub(crate) struct Folders<'a> {
     pub(crate) exists: HashMap<PathBuf, bool>,
 }
 
+impl Folders<'_> {
+    /// The folder that paths in `template` are relative to.
+    pub(crate) fn of(&self, template: &Template, at: &[usize]) -> &Path {
+        match template.origin(Some(0), at) {
+            Origin::Command => self.command,
+            Origin::File(file) => self.files[file],
+        }
+    }
+}
+
 /// The `with` of one stage, ready to be filled in.
 pub(crate) struct With<'a> {
     pub(crate) kind: &'a Arc<dyn StageKind>,
@@ -219,6 +230,8 @@ pub(crate) struct With<'a> {
 pub(crate) struct Filled {
     pub(crate) params: BTreeMap<String, Value>,
     pub(crate) paths: BTreeMap<String, PathBuf>,
+    /// Files at input ports.
+    pub(crate) files: BTreeMap<String, FileSet>,
 }
 
 impl Filled {
@@ -228,7 +241,9 @@ impl Filled {
             let params = filled.params.iter().filter(|(name, _)| !unkeyed.contains(&name.as_str()));
             params.map(|(name, value)| (name.clone(), value.clone())).collect()
         };
-        self.paths == other.paths && (self.params == other.params || keyed(self) == keyed(other))
+        self.paths == other.paths
+            && self.files == other.files
+            && (self.params == other.params || keyed(self) == keyed(other))
     }
 }
 
@@ -280,7 +295,7 @@ impl With<'_> {
                         sound &= self.take_paths(name, shape, value, at, folders, &mut paths, report);
                     }
                 }
-                sound.then_some(Filled { params, paths })
+                sound.then_some(Filled { params, paths, files: BTreeMap::new() })
             }
             Err(problems) => {
                 problems.into_iter().for_each(|problem| self.refuse(problem, at, report));

@@ -13,6 +13,7 @@ use crate::{
     event::Event,
     execute::Git,
     executor::{Executor, JobError},
+    files::FileSet,
     gpus::Gpus,
     graph::Resources,
     interrupt::Interrupt,
@@ -44,6 +45,10 @@ pub(crate) struct Task {
     pub(crate) inputs: BTreeMap<String, JobInput>,
     pub(crate) outside: BTreeMap<String, Arc<External>>,
     pub(crate) paths: BTreeMap<String, PathBuf>,
+    /// The folder of the pipeline's file.
+    pub(crate) folder: PathBuf,
+    /// Files from outside at input ports; they are among the inputs, too.
+    pub(crate) files: BTreeMap<String, (FileSet, Arc<External>)>,
     pub(crate) resources: Resources,
     pub(crate) attempts: Attempts,
     pub(crate) gpus: Gpus,
@@ -117,25 +122,18 @@ impl Task {
     }
 
     fn job(&self, scratch: &Scratch, gpus: &[usize]) -> Job {
-        let files = |external: &External| InputFiles {
-            digest: external.tree.digest(),
-            files: external
-                .tree
-                .0
-                .iter()
-                .filter_map(|(name, entry)| {
-                    let path = external.places.get(name)?.clone();
-                    Some((name.clone(), InputFile { path, entry: *entry }))
-                })
-                .collect(),
-        };
         Job {
             kind: self.kind.name().to_owned(),
             address: self.address.clone(),
             params: Value::Object(self.params.clone().into_iter().collect()),
-            files: self.outside.iter().map(|(param, external)| (param.clone(), files(external))).collect(),
+            files: self
+                .outside
+                .iter()
+                .map(|(param, external)| (param.clone(), InputFiles::outside(external)))
+                .collect(),
             inputs: self.inputs.clone(),
             scratch: scratch.path().to_owned(),
+            folder: self.folder.clone(),
             cpus: self.resources.cpus,
             gpus: gpus.to_vec(),
         }

@@ -15,12 +15,14 @@ use petgraph::graph::NodeIndex;
 use serde::Serialize;
 
 use crate::{
+    files::FilesError,
     graph::{Binding, Graph, Instance, Source},
     why::{LostFile, Reason},
 };
 
 mod identity;
 mod planner;
+mod port_files;
 
 pub use self::planner::{Planner, Settled};
 
@@ -133,6 +135,16 @@ pub enum PlanError {
     Vanished {
         /// The instance.
         address: String,
+    },
+    /// Files at an input port can't be read.
+    #[error("{address}: the input `{port}`: {source}")]
+    Files {
+        /// The instance.
+        address: String,
+        /// The port.
+        port: String,
+        /// Why.
+        source: Box<FilesError>,
     },
     /// The cache can't be read.
     #[error(transparent)]

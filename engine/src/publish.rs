@@ -142,7 +142,7 @@ fn place(address: &Address, file: &str, short: bool) -> String {
 
 /// `text` as part of a file name; other characters become `%` and their bytes in hexadecimal, so that no two labels
 /// share a file.
-fn safe(text: &str) -> String {
+pub(crate) fn safe(text: &str) -> String {
     let mut name = String::new();
     for (i, c) in text.char_indices() {
         let plain = c.is_alphanumeric() || "-_+ ".contains(c) || (c == '.' && i > 0);

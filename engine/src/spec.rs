@@ -10,7 +10,6 @@ use serde_json::{Map, Value as Json};
 use serde_yaml::Value as Yaml;
 
 use crate::{
-    address::Reference,
     attempts::Attempts,
     axes::{self, Axis},
     data::{describe, json, key_text, no_templates},
@@ -22,6 +21,10 @@ use crate::{
     source::Place,
 };
 
+mod inputs;
+
+use self::inputs::Input;
+pub(crate) use self::inputs::{FilesSpec, InputSpec};
 pub use crate::{expand::load, overrides::Overrides};
 
 /// A pipeline as declared.
@@ -39,6 +42,8 @@ pub(crate) struct StageSpec {
     /// `None` where it can't be read.
     pub(crate) with: Option<Map<String, Json>>,
     pub(crate) inputs: Vec<InputSpec>,
+    /// Files at further ports.
+    pub(crate) files: Vec<FilesSpec>,
     /// All inputs could be read.
     pub(crate) inputs_sound: bool,
     pub(crate) over: Vec<(String, Place)>,
@@ -49,17 +54,6 @@ pub(crate) struct StageSpec {
     pub(crate) attempts: Attempts,
     /// Its shape is as declared: nothing about inputs and axes had to be left out.
     pub(crate) sound: bool,
-}
-
-/// What is linked to a port.
-pub(crate) struct InputSpec {
-    pub(crate) port: String,
-    pub(crate) place: Place,
-    /// Where the link's text stands.
-    pub(crate) at: Place,
-    pub(crate) text: String,
-    pub(crate) link: Reference,
-    pub(crate) gather: Vec<(String, Place)>,
 }
 
 /// A partial match: axis, canonical labels.
@@ -122,6 +116,7 @@ impl StageSpec {
             uses: None,
             with: Some(Map::new()),
             inputs: Vec::new(),
+            files: Vec::new(),
             inputs_sound: true,
             over: Vec::new(),
             gather: Vec::new(),
@@ -140,10 +135,13 @@ impl StageSpec {
                 "uses" => stage.uses = text("`uses`", value, &place, report),
                 "with" => stage.with = read_with(value, &place, report),
                 "inputs" => {
-                    let inputs = mapping("`inputs`", value, &place, report);
-                    let read =
-                        inputs.into_iter().map(|(port, value, place)| InputSpec::read(port, value, place, report));
-                    stage.inputs = read.collect::<Vec<_>>().into_iter().flatten().collect();
+                    for (port, value, place) in mapping("`inputs`", value, &place, report) {
+                        match Input::read(port, value, place, report) {
+                            Some(Input::Link(link)) => stage.inputs.push(link),
+                            Some(Input::Files(files)) => stage.files.push(files),
+                            None => {}
+                        }
+                    }
                     stage.inputs_sound = report.len() == problems;
                 }
                 "over" => stage.over = names("`over`", "over", value, &place, report),
@@ -169,40 +167,6 @@ impl StageSpec {
             report.at(&place.key(), Mistake::MissingKey { key: "uses", within: "a stage" });
         }
         stage
-    }
-}
-
-impl InputSpec {
-    fn read(port: String, value: &Yaml, place: Place, report: &mut Report<'_>) -> Option<Self> {
-        let (link, at, gather) = match value {
-            Yaml::Mapping(_) => {
-                let mut gather = Vec::new();
-                for (key, value, place) in mapping("an input", value, &place, report) {
-                    match key.as_str() {
-                        "from" => {}
-                        "gather" => gather = names("`gather`", "gather", value, &place, report),
-                        _ => report.at(&place.key(), unknown(key, "an input", &["from", "gather"])),
-                    }
-                }
-                let Some(from) = value.get("from") else {
-                    report.at(&place.key(), Mistake::MissingKey { key: "from", within: "an input" });
-                    return None;
-                };
-                (from, place.to("from"), gather)
-            }
-            other => (other, place.clone(), Vec::new()),
-        };
-        let Yaml::String(text) = link else {
-            report.at(&at, wrong(&format!("the input `{port}`"), "a text like `stage` or `stage.output`", link));
-            return None;
-        };
-        match Reference::parse(text) {
-            Ok(link) => Some(Self { port, place, at, text: text.clone(), link, gather }),
-            Err(reason) => {
-                report.at(&at, Mistake::BadLink { text: text.clone(), reason });
-                None
-            }
-        }
     }
 }
 
@@ -315,7 +279,7 @@ pub fn mebibytes(text: &str) -> Option<u64> {
 }
 
 /// Letters, digits, `_` and `-`, starting with a letter or `_`.
-fn is_name(name: &str) -> bool {
+pub(crate) fn is_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
 }

@@ -69,6 +69,8 @@ pub enum Determinism {
     PerDevice,
     /// What came first stands (remote services).
     Observed,
+    /// Nothing: programs of which the kind knows nothing. What came last stands, and a difference is told.
+    Unknown,
 }
 
 /// The type of what flows through a port.
@@ -351,7 +353,7 @@ impl<K: Kind> StageKind for Of<K> {
     }
 }
 
-fn decode<P: DeserializeOwned>(with: &Value) -> Result<P, Vec<ParamProblem>> {
+pub(crate) fn decode<P: DeserializeOwned>(with: &Value) -> Result<P, Vec<ParamProblem>> {
     let with = if with.is_null() { &Value::Object(serde_json::Map::new()) } else { with };
     serde_path_to_error::deserialize(with).map_err(|error| {
         let path = error.path().iter().map(ToString::to_string).filter(|part| part != "?").collect();

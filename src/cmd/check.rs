@@ -29,7 +29,7 @@ pub(crate) fn check(args: &Check) -> Result<Exit, Failure> {
             return Err(Failure::usage(format!("there is no lint `{name}`")).hint(hint));
         }
     }
-    let (registry, mut overrides) = (super::registry(), super::overrides(&args.pipeline)?);
+    let (registry, mut overrides) = (super::registry_of(&args.pipeline), super::overrides(&args.pipeline)?);
     let base = examine(&args.pipeline.file, &registry, &overrides);
     let mut profiles = Vec::new();
     // A profile that nobody has asked for yet should not break on the day that somebody does.

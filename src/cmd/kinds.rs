@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use palinode_engine::command::Host;
 use palinode_engine::stage::{InputPort, PATH_FORMAT, StageKind};
 use serde_json::{Value, json};
 
@@ -12,7 +13,7 @@ use crate::{
 };
 
 pub(crate) fn kinds(args: &Kinds) -> Result<Exit, Failure> {
-    let kinds = palinode_stages::kinds();
+    let kinds = super::kinds_of(Host::default());
     for name in &args.names {
         if !kinds.iter().any(|kind| kind.name() == name) {
             return Err(Failure::usage(format!("there is no kind `{name}`")).hint("`palinode kinds` lists them all"));

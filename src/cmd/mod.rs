@@ -27,16 +27,19 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     mem::ManuallyDrop,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use palinode_cache::{Cache, StageKey};
 use palinode_engine::{
+    command::{Command as CommandKind, Host},
     graph::Graph,
     plan::{Decision, Plan, PlanOptions, plan as make_plan},
     registry::Registry,
     resources::TooMuch,
     select::{SelectError, Selection},
     spec::{Overrides, load},
+    stage::StageKind,
 };
 
 use crate::{
@@ -75,7 +78,23 @@ pub(crate) fn dispatch(cli: &Cli) -> Result<Exit, Failure> {
 }
 
 fn registry() -> Registry {
-    Registry::new(palinode_stages::kinds())
+    Registry::new(kinds_of(Host::default()))
+}
+
+/// The kinds for a pipeline, in whose cache what they learn of this machine is kept.
+fn registry_of(args: &Pipeline) -> Registry {
+    let index = root(args).join("index").join("tools.json");
+    Registry::new(kinds_of(Host { tools_index: Some(index), ..Host::default() }))
+}
+
+/// Every kind, in the order in which `palinode kinds` shows them. What they may know of this machine is told to them:
+/// the library reads no environment.
+fn kinds_of(host: Host) -> Vec<Arc<dyn StageKind>> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let home = std::env::home_dir();
+    let mut kinds = palinode_stages::kinds();
+    kinds.push(Arc::new(CommandKind::new(Host { path, home, ..host })));
+    kinds
 }
 
 /// What the command line says beside the file.
@@ -93,7 +112,7 @@ fn overrides(args: &Pipeline) -> Result<Overrides, Failure> {
 /// Reads the pipeline and applies the overrides; all its problems, drawn, are the failure.
 fn pipeline(args: &Pipeline) -> Result<Graph, Failure> {
     let overrides = overrides(args)?;
-    load(&args.file, &registry(), &overrides).map_err(|problems| Failure::usage(diagnostics::render(&problems)))
+    load(&args.file, &registry_of(args), &overrides).map_err(|problems| Failure::usage(diagnostics::render(&problems)))
 }
 
 /// A value that lives until the process ends. Taking a large graph apart piece by piece just before that takes time, and

@@ -107,6 +107,7 @@ impl Bench {
             files: self.files,
             inputs: self.inputs,
             scratch: self.dir.path().join("scratch"),
+            folder: PathBuf::new(),
             cpus: self.cpus,
             gpus: Vec::new(),
         };

@@ -34,6 +34,8 @@ impl Dispatcher<'_> {
             };
             inputs.extend(input.map(|input| (port.clone(), input)));
         }
+        let files = self.planner.files(node).into_iter();
+        inputs.extend(files.map(|(port, (_, external))| (port, JobInput::One(InputFiles::outside(&external)))));
         Ok(inputs)
     }
 

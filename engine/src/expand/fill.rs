@@ -20,7 +20,10 @@ use crate::{
     template::{Scope, Template},
 };
 
-use super::Expansion;
+use super::{
+    Expansion,
+    files::{FilesTemplate, Looked},
+};
 
 impl Expansion<'_> {
     /// Params and paths at each point. Points that differ only in axes which `with` doesn't use share them.
@@ -43,15 +46,25 @@ impl Expansion<'_> {
         };
         let fields: Vec<_> = with.iter().map(parse).collect();
         let fields: Vec<_> = fields.into_iter().collect::<Option<_>>()?;
+        let files: Vec<_> = stage.files.iter().map(|files| FilesTemplate::parse(files, &scope, report)).collect();
+        let files: Vec<_> = files.into_iter().collect::<Option<_>>()?;
         let schema = &self.schemas[kind.name()];
         let mut with = With { kind, schema, axes, fields, place, complete, told: HashSet::new() };
 
-        let used: Vec<usize> = with.used_axes().into_iter().collect();
+        let mut used = with.used_axes();
+        files.iter().for_each(|files| files.axes(&mut used));
+        let used: Vec<usize> = used.into_iter().collect();
+        let mut looked = Looked::new();
         let mut distinct: HashMap<Vec<usize>, Option<Rc<Filled>>> = HashMap::new();
         let mut filled = Vec::new();
         own.each(axes.len(), |at| {
             let key: Vec<_> = used.iter().map(|axis| at[*axis]).collect();
-            let one = distinct.entry(key).or_insert_with(|| with.fill(at, folders, report).map(Rc::new));
+            let one = distinct.entry(key).or_insert_with(|| {
+                let found: Vec<_> = files.iter().map(|files| files.fill(at, folders, &mut looked, report)).collect();
+                let mut filled = with.fill(at, folders, report)?;
+                filled.files = found.into_iter().collect::<Option<_>>()?;
+                Some(Rc::new(filled))
+            });
             filled.push(one.clone());
         });
         self.check_axes(stage, kind.unkeyed(), &used, &distinct, report);
@@ -111,7 +124,7 @@ impl Expansion<'_> {
         own.each(axes.len(), |at| {
             let Some((inputs, filled)) = content.next() else { return };
             // The last of those that share it takes it.
-            let Filled { params, paths } = Rc::unwrap_or_clone(filled);
+            let Filled { params, paths, files } = Rc::unwrap_or_clone(filled);
             let labels = own.grid.axes.iter().map(|axis| (&axes[*axis].name, &axes[*axis].labels[at[*axis]]));
             let instance = Instance {
                 address: Address {
@@ -122,6 +135,7 @@ impl Expansion<'_> {
                 kind: kind.clone(),
                 params,
                 paths,
+                files,
                 inputs,
                 resources: stage.resources.clone(),
                 attempts: stage.attempts.clone(),

@@ -32,7 +32,10 @@ pub(super) fn inputs(kind: Option<&Arc<dyn StageKind>>, stage: &StageSpec) -> Ve
             about: "",
         };
         let unknown: Vec<_> = stage.inputs.iter().filter(|input| ports.iter().all(|p| p.name != input.port)).collect();
-        ports.extend(unknown.into_iter().map(|input| open(&input.port)));
+        let files = stage.files.iter().filter(|files| ports.iter().all(|p| p.name != files.port));
+        let names: Vec<_> =
+            unknown.into_iter().map(|input| &input.port).chain(files.map(|files| &files.port)).collect();
+        ports.extend(names.into_iter().map(open));
     }
     ports
 }
@@ -69,8 +72,15 @@ impl Expansion<'_> {
             }
             wires.extend(self.wire(input, port, report));
         }
+        if kind.open_inputs() {
+            self.check_open_names(stage, report);
+        }
+        let files_sound = self.check_files(stage, ports, kind.name(), report);
         if stage.inputs_sound {
-            let linked = |port: &&InputPort| stage.inputs.iter().any(|input| input.port == port.name);
+            let linked = |port: &&InputPort| {
+                stage.inputs.iter().any(|input| input.port == port.name)
+                    || stage.files.iter().any(|files| files.port == port.name)
+            };
             for port in ports.iter().filter(|port| !port.optional && !linked(port)) {
                 let (kind, accepts) = (kind.name().to_owned(), type_words(port.accepts));
                 let mistake = Mistake::UnlinkedPort {
@@ -82,7 +92,7 @@ impl Expansion<'_> {
                 report.at(&stage.place.to("inputs").key(), mistake);
             }
         }
-        let sound = wires.len() == stage.inputs.len() && stage.inputs_sound;
+        let sound = wires.len() == stage.inputs.len() && stage.inputs_sound && files_sound;
         (wires, sound)
     }
 
@@ -108,6 +118,18 @@ impl Expansion<'_> {
             return None;
         }
         let wanted = input.link.output.as_deref();
+        // Outputs that a file declares have no first one: of several, only the type can choose.
+        let declared = self.kinds[stage].is_some_and(|kind| kind.outputs().is_empty());
+        if wanted.is_none() && declared && outputs.len() > 1 {
+            let takes = |output: &&OutputPort| port.is_some_and(|port| port.accepts.takes(output.gives));
+            let mut fitting = outputs.iter().filter(takes);
+            if let (Some(port), Some(output), None) = (port, fitting.next(), fitting.next()) {
+                return Some(Wire { input, port, stage, output: Arc::from(&*output.name) });
+            }
+            let known = outputs.iter().map(|output| format!("{}.{}", input.link.stage, output.name)).collect();
+            report.at(&input.at, Mistake::WhichOutput { stage: input.link.stage.clone(), known });
+            return None;
+        }
         let Some(output) = outputs.iter().find(|output| wanted.is_none_or(|wanted| output.name == wanted)) else {
             let known = outputs.iter().map(|output| output.name.to_string()).collect();
             let (stage, output) = (input.link.stage.clone(), wanted.unwrap_or("(any)").to_owned());

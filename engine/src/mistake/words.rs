@@ -35,7 +35,9 @@ impl Mistake {
             UnlinkedPort { .. } => "lacks an input",
             UnknownStage { .. } => "no such stage",
             UnknownOutput { .. } => "no such output",
+            WhichOutput { .. } => "one of several",
             BadLink { .. } => "not an input",
+            InputFiles { .. } | FilesAtPort { .. } => "these files",
             PortType { .. } => "wrong type",
             TableToOne { .. } => "a table",
             Cycle { .. } => "part of the circle",
@@ -75,7 +77,9 @@ impl Mistake {
         let text = match self {
             Unreadable { .. } | TooMany | More { .. } => return None,
             TableToOne { .. } => "fix a coordinate, like `stage[axis=label]`, or drop the `gather`",
-            BadLink { .. } => "write `stage`, `stage.output`, `stage[axis=label]` or `{ from: stage, gather: [axis] }`",
+            BadLink { .. } => {
+                "write `stage`, `stage.output`, `stage[axis=label]`, `{ from: stage, gather: [axis] }`, or `./path` for files"
+            }
             TooLarge => "put large lists into a file of their own, and give its path",
             NotUtf8 => "save it as UTF-8",
             Empty => "start with `name:` and `stages:`",
@@ -111,6 +115,10 @@ impl Mistake {
                     None => format!("no stage of this file gives {accepts}"),
                 });
             }
+            InputFiles { hint, .. } => return hint.clone(),
+            WhichOutput { known, .. } => return choice(known).map(|choice| format!("one of {choice}")),
+            FilesAtPort { .. } => "link a stage that gives it; a `command` can make it of files",
+            UnknownStage { name, .. } if name.contains('/') => "a path begins with `./`, `../` or `/`",
             UnknownStage { name, known } => return suggestion(name, known),
             UnknownOutput { output, known, .. } => return suggestion(output, known),
             Cycle { .. } => "cut one of these links",

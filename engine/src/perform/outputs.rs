@@ -19,7 +19,17 @@ impl Task {
                 )));
             }
         }
-        for (port, file) in job.inputs.iter().flat_map(|(port, input)| files(input).map(move |file| (port, file))) {
+        for (port, (set, external)) in &self.files {
+            let changed = set.recheck(external, &self.cache).map_err(NoResult::failed)?;
+            if let Some(path) = changed.first() {
+                let path = path.display();
+                return Err(NoResult::failed(format!(
+                    "`{path}` (at the input `{port}`) changed since this run began; nothing was recorded, run again"
+                )));
+            }
+        }
+        let results = job.inputs.iter().filter(|(port, _)| !self.files.contains_key(*port));
+        for (port, file) in results.flat_map(|(port, input)| files(input).map(move |file| (port, file))) {
             if self.cache.locate(&file.entry)?.is_none() {
                 return Err(NoResult::failed(format!(
                     "input `{port}` was lost or damaged while the stage ran; nothing was recorded, run again"
@@ -68,7 +78,9 @@ impl Task {
     /// An included file is one of the job's inputs. One from outside is found at its place from now on.
     pub(super) fn include(&self, file: &InputFile, job: &Job) -> Result<(), NoResult> {
         let same = |other: &InputFile| other.entry == file.entry;
-        let outside = job.files.values().flat_map(|files| files.files.values()).find(|other| same(other));
+        let at_ports = self.files.keys().filter_map(|port| job.inputs.get(port)).flat_map(files);
+        let outside =
+            job.files.values().flat_map(|files| files.files.values()).chain(at_ports).find(|other| same(other));
         if let Some(place) = outside {
             return Ok(self.cache.refer(&place.path, &file.entry)?);
         }

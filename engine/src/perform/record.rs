@@ -6,6 +6,7 @@ use palinode_cache::{Execution, Published, Record, Scratch, StoredResult};
 
 use super::{NoResult, Performed, Ran, Task, Took, failed_dir};
 use crate::{
+    files::FileSet,
     job::{Job, JobReport},
     plan::lost,
     stage::Determinism,
@@ -52,8 +53,10 @@ impl Task {
             Determinism::Bitwise => "bitwise",
             Determinism::PerDevice => "per_device",
             Determinism::Observed => "observed",
+            Determinism::Unknown => "unknown",
         };
         let device = self.identity.parts.numerics.get("device").and_then(|device| device.as_str()).unwrap_or("cpu");
+        let at_port = |(port, (set, _)): (&String, &(FileSet, _))| (format!("inputs.{port}"), set.place());
         let place = |(param, path): (&String, &PathBuf)| (param.clone(), path.display().to_string());
         Execution {
             host: uname.nodename().to_string_lossy().into_owned(),
@@ -66,7 +69,7 @@ impl Task {
             started: took.started,
             seconds: took.seconds,
             peak_memory_mib,
-            places: self.paths.iter().map(place).collect(),
+            places: self.paths.iter().map(place).chain(self.files.iter().map(at_port)).collect(),
             address: self.address.clone(),
         }
     }
@@ -95,7 +98,10 @@ impl Task {
                     ));
                     return Ok(*old);
                 }
-                let promise = if observed { "" } else { ": NOT REPRODUCIBLE, though the kind promises the same bytes" };
+                let promise = match self.kind.determinism() {
+                    Determinism::Observed | Determinism::Unknown => "",
+                    _ => ": NOT REPRODUCIBLE, though the kind promises the same bytes",
+                };
                 log.tell(format!("{ports} of `{kind}` came out differently than before with the same inputs{promise}"));
             }
             self.cache.forget(&record.key)?;

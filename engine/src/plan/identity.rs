@@ -22,6 +22,8 @@ impl Planner<'_> {
                 Binding::Table { .. } => return self.identity(node).key,
             }
         }
+        inputs.extend(self.port_files(instance));
+        inputs.sort_unstable_by_key(|(port, _)| *port);
         let unkeyed = instance.kind.unkeyed();
         let params: Vec<(&str, &Value)> = instance.params.iter().map(|(name, value)| (name.as_str(), value)).collect();
         let params: Vec<_> = params.into_iter().filter(|(name, _)| !unkeyed.contains(name)).collect();
@@ -61,6 +63,8 @@ impl Planner<'_> {
             };
             inputs.extend(arrives.map(|arrives| (port.clone(), arrives)));
         }
+        let files = self.port_files(instance).map(|(port, tree)| (port.to_owned(), PortContent::One(tree)));
+        inputs.extend(files);
         let files = self.outside_of(node).iter().map(|(param, external)| (param.clone(), external.digest));
         let parts = KeyParts {
             kind: instance.kind.name().to_owned(),
@@ -71,6 +75,11 @@ impl Planner<'_> {
             inputs,
         };
         Identity { key: parts.key(), parts, sources }
+    }
+
+    /// Contents of the files from outside at ports.
+    fn port_files<'i>(&self, instance: &'i Instance) -> impl Iterator<Item = (&'i str, TreeDigest)> {
+        instance.files.iter().filter_map(|(port, set)| Some((port.as_str(), self.files.get(set)?.digest)))
     }
 
     /// What comes from `source`, and the result that it is an output of.

@@ -10,8 +10,11 @@ use palinode_cache::{Cache, External, KeyParts, StageKey, StoredResult};
 use petgraph::graph::NodeIndex;
 use rayon::prelude::*;
 
-use super::{Decision, Plan, PlanError, PlanNode, PlanOptions, identity::Outside, lost, sources};
+use super::{
+    Decision, Plan, PlanError, PlanNode, PlanOptions, identity::Outside, lost, port_files::PortFiles, sources,
+};
 use crate::{
+    files::FileSet,
     graph::{Graph, Instance},
     why::{Reason, diff},
 };
@@ -33,6 +36,7 @@ pub struct Planner<'a> {
     force: BTreeSet<String>,
     /// By node.
     outside: HashMap<NodeIndex, Vec<(String, Outside)>>,
+    pub(super) files: PortFiles,
     /// By node.
     settled: Vec<Option<Settled>>,
     /// Whole results, found together before the walk of a plan, and forgotten after it: they may be lost later.
@@ -52,8 +56,9 @@ impl<'a> Planner<'a> {
     ) -> Result<Self, PlanError> {
         let order: Vec<_> = graph.order.iter().copied().filter(|node| selection.contains(node)).collect();
         let outside = outside(graph, &order, cache)?;
+        let files = PortFiles::hash(graph, &order, cache)?;
         let (force, settled) = (options.force.clone(), vec![None; graph.dag.node_count()]);
-        Ok(Self { graph, order, cache: cache.clone(), force, outside, settled, found: HashMap::new() })
+        Ok(Self { graph, order, cache: cache.clone(), force, outside, files, settled, found: HashMap::new() })
     }
 
     /// Decides all instances; hits are settled.
@@ -110,7 +115,16 @@ impl<'a> Planner<'a> {
         self.outside_of(node).iter().map(|(param, outside)| (param.clone(), outside.external.clone())).collect()
     }
 
-    /// The same, in order of param.
+    /// The files from outside at input ports of `node`, by port.
+    pub fn files(&self, node: NodeIndex) -> BTreeMap<String, (FileSet, Arc<External>)> {
+        let files = self.graph.instance(node).files.iter();
+        let one = |(port, set): (&String, &FileSet)| {
+            Some((port.clone(), (set.clone(), self.files.get(set)?.external.clone())))
+        };
+        files.filter_map(one).collect()
+    }
+
+    /// The outside files of `node`, in order of param.
     pub(super) fn outside_of(&self, node: NodeIndex) -> &[(String, Outside)] {
         self.outside.get(&node).map_or(&[], Vec::as_slice)
     }

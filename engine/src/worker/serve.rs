@@ -176,6 +176,7 @@ mod tests {
             files: BTreeMap::new(),
             inputs: BTreeMap::new(),
             scratch: dir.to_owned(),
+            folder: std::path::PathBuf::new(),
             cpus: 1,
             gpus: vec![],
         })

@@ -398,7 +398,7 @@ stages:
     a[seed=7] other={"k":[1,["a","b"]],"new":{"deep":true}} value=[[1,{"deep":[1.5,"y"]}],7]
     "#);
     assert_snapshot!(folder.told(&sets), @r"
-    --set params.list[0]=${no}: `${...}` is only resolved in `with`
+    --set params.list[0]=${no}: `${...}` is only resolved in `with` and in paths of `inputs`
       hint: write the value here, or `$${` for a literal `${`
     ");
     let wrong = [

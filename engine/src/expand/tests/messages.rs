@@ -54,7 +54,7 @@ stages:
     10:3 «e» `uses` is missing in a stage
       hint: add `uses: ...`
     10:14 «[1]» `with` must be a mapping, not a list
-    10:36 «3» the input `model` must be a text like `stage` or `stage.output`, not the number `3`
+    10:36 «3» the input `model` must be a text like `stage`, `stage.output` or `./path`, not the number `3`
     "#);
     assert_snapshot!(problems("name: x\n", &[]), @r"
     1:1 «name: x» `stages` is missing in the file
@@ -109,9 +109,9 @@ stages: {}
       hint: labels are numbers, texts or booleans, or records with a `name`
     12:14 «.inf» the number `.inf` can't be used here
       hint: only null, booleans, numbers, texts, lists and mappings are data
-    13:11 «${» `${...}` is only resolved in `with`
+    13:11 «${» `${...}` is only resolved in `with` and in paths of `inputs`
       hint: write the value here, or `$${` for a literal `${`
-    14:15 «${» `${...}` is only resolved in `with`
+    14:15 «${» `${...}` is only resolved in `with` and in paths of `inputs`
       hint: write the value here, or `$${` for a literal `${`
     "#);
 }
@@ -190,7 +190,7 @@ fn coordinates() {
     7:44 «size» `tuned` has no axis `size`
       hint: known: `seed`, `rank`
     8:37 «"tuned[rank="» `tuned[rank=` is not an input: the closing `]` is missing
-      hint: write `stage`, `stage.output`, `stage[axis=label]` or `{ from: stage, gather: [axis] }`
+      hint: write `stage`, `stage.output`, `stage[axis=label]`, `{ from: stage, gather: [axis] }`, or `./path` for files
     9:3 «d» no point of `d` is left
       hint: check `skip`, and what its inputs skip or fix
     "#);
