@@ -155,7 +155,7 @@ fn the_network_is_off_unless_asked_for() {
         format!("import socket; socket.create_connection(('127.0.0.1', {port}), 5); open('o', 'w').write('x')");
     let with = |network| format!("{{ run: [python3, -c, \"{script}\"], network: {network}, outputs: [o] }}");
     let sandbox = stage(&with(false), "");
-    says(&fails(&sandbox), &["it exited with code 1"]);
+    says(&fails(&sandbox), &["it exited with code 1: it uses the network", "add `network: true`"]);
     let sandbox = stage(&with(true), "");
     assert_eq!(sandbox.run(&[])["executed"], 1);
 }

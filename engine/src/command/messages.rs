@@ -53,7 +53,19 @@ pub(super) enum Kept {
     Inputs(PathBuf),
     /// A program.
     Tool(String),
+    /// The network.
+    Network,
 }
+
+/// How programs say that they reach nobody.
+const UNREACHABLE: [&str; 6] = [
+    "network is unreachable",
+    "enetunreach",
+    "name resolution",
+    "could not resolve",
+    "name or service not known",
+    "getaddrinfo",
+];
 
 /// Where a command ran, to make sense of what it says.
 pub(super) struct Scene<'a> {
@@ -73,6 +85,9 @@ impl Scene<'_> {
 
     fn line(&self, line: &str) -> Option<Kept> {
         let lower = line.to_lowercase();
+        if !self.rules.network && UNREACHABLE.iter().any(|words| lower.contains(words)) {
+            return Some(Kept::Network);
+        }
         let denied = lower.contains("permission denied")
             || lower.contains("eacces")
             || lower.contains("operation not permitted");
@@ -170,6 +185,10 @@ impl Scene<'_> {
                 format!("it writes to `{shown}`: inputs can only be read; copy them into the working folder first")
             }
             Kept::Tool(name) => format!("it runs `{name}`, which is not declared; add `tools: [{name}]` to its `with`"),
+            Kept::Network => {
+                "it uses the network, which is off; add `network: true` to its `with`, or declare what it fetches as an input"
+                    .to_owned()
+            }
         }
     }
 

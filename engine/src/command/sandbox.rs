@@ -10,13 +10,15 @@ use std::{
 };
 
 use landlock::{
-    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, Ruleset, RulesetAttr as _,
+    ABI, Access as _, AccessFs, AccessNet, CompatLevel, Compatible as _, LandlockStatus, Ruleset, RulesetAttr as _,
     RulesetCreatedAttr as _, RulesetError, RulesetStatus, Scope, path_beneath_rules,
 };
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 /// The newest version whose rights are asked for; an older kernel gives those that it knows.
 const VERSION: ABI = ABI::V6;
+/// The first that knows of TCP.
+const TCP: ABI = ABI::V4;
 /// Programs, libraries, and what they are set up with.
 pub(super) const SYSTEM: [&str; 10] =
     ["/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/nix/store", "/gnu/store"];
@@ -81,13 +83,13 @@ impl Rules {
             let entered = move_into_link_name_space(offline.as_fd(), Some(LinkNameSpaceType::Network));
             network = entered.is_ok();
         }
-        let files = self.landlock(!network).map_err(|error| error.to_string())?;
         // Without a namespace, Landlock keeps it from TCP where it can.
-        Ok(Enforced { files, network: network || files })
+        let landlock = self.landlock(!network).map_err(|error| error.to_string())?;
+        Ok(Enforced { files: landlock.is_some(), network: network || landlock >= Some(TCP) })
     }
 
-    /// Whether the kernel has Landlock.
-    fn landlock(&self, block_tcp: bool) -> Result<bool, RulesetError> {
+    /// Which version the kernel has, if it has Landlock.
+    fn landlock(&self, block_tcp: bool) -> Result<Option<ABI>, RulesetError> {
         let all = AccessFs::from_all(VERSION);
         let mut ruleset = Ruleset::default()
             .set_compatibility(CompatLevel::BestEffort)
@@ -101,7 +103,12 @@ impl Rules {
             .add_rules(path_beneath_rules(&self.read, AccessFs::from_read(VERSION)))?
             .add_rules(path_beneath_rules(self.write.iter().chain(&self.devices), all))?
             .restrict_self()?;
-        Ok(status.ruleset != RulesetStatus::NotEnforced)
+        Ok(match status.landlock {
+            LandlockStatus::Available { effective_abi, .. } if status.ruleset != RulesetStatus::NotEnforced => {
+                Some(effective_abi)
+            }
+            _ => None,
+        })
     }
 }
 
