@@ -7,22 +7,47 @@ use crate::{mistake::Mistake, problem::Report, source::Place};
 
 /// YAML to plain data: no tags, no infinities, keys as text. All problems are told; then there is no value.
 pub(crate) fn json(value: &Yaml, place: &Place, report: &mut Report<'_>) -> Option<Json> {
+    sound(value).or_else(|| told(value, place, report))
+}
+
+/// Data with which nothing is wrong: where its parts stand need not be known.
+fn sound(value: &Yaml) -> Option<Json> {
+    Some(match value {
+        Yaml::Null => Json::Null,
+        Yaml::Bool(b) => Json::Bool(*b),
+        Yaml::String(text) => Json::String(text.clone()),
+        Yaml::Number(number) => Json::Number(finite(number)?),
+        Yaml::Sequence(items) => Json::Array(items.iter().map(sound).collect::<Option<_>>()?),
+        Yaml::Mapping(map) => {
+            let field = |(key, value)| Some((key_text(key)?, sound(value)?));
+            Json::Object(map.iter().map(field).collect::<Option<_>>()?)
+        }
+        Yaml::Tagged(_) => return None,
+    })
+}
+
+fn finite(number: &serde_yaml::Number) -> Option<serde_json::Number> {
+    let float = || number.as_f64().and_then(serde_json::Number::from_f64);
+    let whole = number.as_i64().map(Into::into).or_else(|| number.as_u64().map(Into::into));
+    whole.or_else(float)
+}
+
+/// The same, with all problems.
+fn told(value: &Yaml, place: &Place, report: &mut Report<'_>) -> Option<Json> {
     let refused = |found: &str| Mistake::NotData { found: found.to_owned() };
     match value {
         Yaml::Null => Some(Json::Null),
         Yaml::Bool(b) => Some(Json::Bool(*b)),
         Yaml::String(text) => Some(Json::String(text.clone())),
         Yaml::Number(number) => {
-            let float = || number.as_f64().and_then(serde_json::Number::from_f64);
-            let whole = number.as_i64().map(Into::into).or_else(|| number.as_u64().map(Into::into));
-            let found = whole.or_else(float).map(Json::Number);
+            let found = finite(number).map(Json::Number);
             if found.is_none() {
                 report.at(place, refused(&format!("the number `{number}`")));
             }
             found
         }
         Yaml::Sequence(items) => {
-            let items: Vec<_> = items.iter().enumerate().map(|(i, item)| json(item, &place.to(i), report)).collect();
+            let items: Vec<_> = items.iter().enumerate().map(|(i, item)| told(item, &place.to(i), report)).collect();
             items.into_iter().collect::<Option<Vec<_>>>().map(Json::Array)
         }
         Yaml::Mapping(map) => {
@@ -34,7 +59,7 @@ pub(crate) fn json(value: &Yaml, place: &Place, report: &mut Report<'_>) -> Opti
                     sound = false;
                     continue;
                 };
-                match json(value, &place.to(&key), report) {
+                match told(value, &place.to(&key), report) {
                     Some(value) => {
                         fields.insert(key, value);
                     }

@@ -66,7 +66,13 @@ fn examine(file: &Path, registry: &Registry, overrides: &Overrides, read: Reader
         defaults::check(&value, registry, &mut report);
         let spec = Spec::read(file, &value, &replaced, &mut report);
         // As large as the graph that is now made; only lints look at it again.
-        let value = lints.then_some(value);
+        let value = match lints {
+            true => Some(value),
+            false => {
+                rayon::spawn(|| drop(value));
+                None
+            }
+        };
         let expansion = Expansion::new(&spec, registry);
         graph = expansion.expand(&files, &overrides.cwd, &mut report);
         if let Some(value) = value {

@@ -66,6 +66,9 @@ pub fn yaml(bytes: &[u8]) {
     let mut parts = bytes.splitn(2, |byte| *byte == 0);
     let own = parts.next().unwrap_or_default();
     let base = parts.next();
+    if let Ok(text) = std::str::from_utf8(own) {
+        crate::yaml::assert_agrees(text);
+    }
     let read = |path: &Path| match (path.file_name().and_then(|name| name.to_str()), base) {
         (Some("p.yaml"), _) => Ok(own.to_vec()),
         (Some("base.yaml"), Some(base)) => Ok(base.to_vec()),

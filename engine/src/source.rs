@@ -1,14 +1,26 @@
 //! Where each value of a file stands: values are read without positions, and a problem looks its place up here.
 
-use std::{collections::HashMap, fmt::Display, ops::Range, sync::OnceLock};
+use std::{
+    collections::HashMap,
+    fmt::Display,
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use crate::yaml;
 
-/// A value, or its key, by path from the top of the file: `stages`, `tuned`, `with`, `rank`.
+/// A value, or its key, by path from the top of the file: `stages`, `tuned`, `with`, `rank`. Places below one place share
+/// the way to it: nearly all that are made are never asked where they are.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Place {
-    path: Vec<String>,
+    way: Option<Arc<Step>>,
     part: Part,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Step {
+    above: Option<Arc<Step>>,
+    segment: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -22,40 +34,43 @@ enum Part {
 impl Place {
     /// The whole file.
     pub(crate) fn root() -> Self {
-        Self { path: Vec::new(), part: Part::Value }
+        Self { way: None, part: Part::Value }
     }
 
     /// The value under the key or index `segment`.
     pub(crate) fn to(&self, segment: impl Display) -> Self {
-        let mut path = self.path.clone();
-        path.push(segment.to_string());
-        Self { path, part: Part::Value }
+        let step = Step { above: self.way.clone(), segment: segment.to_string() };
+        Self { way: Some(Arc::new(step)), part: Part::Value }
     }
 
     /// The key instead of the value.
     pub(crate) fn key(&self) -> Self {
-        Self { path: self.path.clone(), part: Part::Key }
+        Self { way: self.way.clone(), part: Part::Key }
     }
 
     /// `text` within the value.
     pub(crate) fn text(&self, text: impl Into<String>) -> Self {
-        Self { path: self.path.clone(), part: Part::Text(text.into()) }
+        Self { way: self.way.clone(), part: Part::Text(text.into()) }
     }
 
     /// Keys and indices from the top.
-    pub(crate) fn path(&self) -> &[String] {
-        &self.path
+    pub(crate) fn path(&self) -> Vec<String> {
+        let steps = std::iter::successors(self.way.as_deref(), |step| step.above.as_deref());
+        let mut path: Vec<_> = steps.map(|step| step.segment.clone()).collect();
+        path.reverse();
+        path
     }
 
     /// The same part of the value that lies below `prefix`.
     pub(crate) fn under(&self, prefix: &[&str]) -> Self {
-        let path = prefix.iter().map(|segment| (*segment).to_owned()).chain(self.path.iter().cloned()).collect();
-        Self { path, part: self.part.clone() }
+        let path = prefix.iter().map(|segment| (*segment).to_owned()).chain(self.path());
+        self.with_path(path)
     }
 
     /// The same part of the value at `path`.
-    pub(crate) fn with_path(&self, path: Vec<String>) -> Self {
-        Self { path, part: self.part.clone() }
+    pub(crate) fn with_path(&self, path: impl IntoIterator<Item = String>) -> Self {
+        let below = |above, segment| Some(Arc::new(Step { above, segment }));
+        Self { way: path.into_iter().fold(None, below), part: self.part.clone() }
     }
 }
 
@@ -149,7 +164,7 @@ impl Source {
         let mut node = self.places().root?;
         let mut key = None;
         let mut found = true;
-        for segment in &place.path {
+        for segment in &place.path() {
             match self.child(node, segment) {
                 Some((entry, child)) => (node, key) = (child, entry.map(|entry| &entry.span).or(key)),
                 None => {

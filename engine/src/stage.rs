@@ -355,7 +355,8 @@ impl<K: Kind> StageKind for Of<K> {
 
 pub(crate) fn decode<P: DeserializeOwned>(with: &Value) -> Result<P, Vec<ParamProblem>> {
     let with = if with.is_null() { &Value::Object(serde_json::Map::new()) } else { with };
-    serde_path_to_error::deserialize(with).map_err(|error| {
+    // Where something is wrong is only asked where something is: to keep track of it costs as much as decoding.
+    P::deserialize(with).or_else(|_| serde_path_to_error::deserialize(with)).map_err(|error| {
         let path = error.path().iter().map(ToString::to_string).filter(|part| part != "?").collect();
         vec![ParamProblem { path, message: error.into_inner().to_string(), hint: None }]
     })

@@ -17,6 +17,10 @@ use crate::{
     source::{Children, Entry, Node, Places, Source},
 };
 
+mod plain;
+
+pub(crate) use self::plain::assert_agrees;
+
 /// Larger files are refused.
 pub(crate) const MAX_BYTES: u64 = 16 << 20;
 /// Deeper values are refused.
@@ -62,49 +66,6 @@ pub(crate) fn read(file: &Path, read: Reader<'_>) -> (Source, Option<Found>) {
     }
 }
 
-/// The value of a text with which nothing is wrong and in which nothing is repeated by an alias: most are of this sort,
-/// and the places of their values need not be remembered, which takes more memory than the values.
-fn plain(text: &str) -> Option<Value> {
-    if text.contains("<<") || !is_plain(text) {
-        return None;
-    }
-    let value: Value = serde_yaml::from_str(text).ok()?;
-    (!value.is_null() && has_text_keys(&value)).then_some(value)
-}
-
-/// Whether `text` is one document within the limits, without aliases and tags.
-fn is_plain(text: &str) -> bool {
-    let (mut depth, mut values, mut documents) = (0, 0, 0);
-    for event in Parser::new_from_str(text) {
-        match event {
-            Ok((Event::Scalar(_, _, anchor, tag), _)) if anchor == 0 && tag.is_none() => values += 1,
-            Ok((Event::SequenceStart(anchor, tag) | Event::MappingStart(anchor, tag), _))
-                if anchor == 0 && tag.is_none() =>
-            {
-                depth += 1;
-                values += 1;
-            }
-            Ok((Event::SequenceEnd | Event::MappingEnd, _)) => depth -= 1,
-            Ok((Event::DocumentStart(_), _)) => documents += 1,
-            Ok((Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd, _)) => {}
-            Ok(_) | Err(_) => return false,
-        }
-        if depth > MAX_DEPTH || values > MAX_VALUES || documents > 1 {
-            return false;
-        }
-    }
-    true
-}
-
-/// Whether all keys are texts: others may be the same as a text.
-fn has_text_keys(value: &Value) -> bool {
-    match value {
-        Value::Sequence(items) => items.iter().all(has_text_keys),
-        Value::Mapping(map) => map.iter().all(|(key, value)| key.is_string() && has_text_keys(value)),
-        _ => true,
-    }
-}
-
 /// The places of the values in `text`, as far as it can be read.
 pub(crate) fn places(text: &str) -> Places {
     let mut scan = Scan::new(text);
@@ -115,11 +76,11 @@ pub(crate) fn places(text: &str) -> Places {
 
 /// Parses the text of `source`.
 ///
-/// Two parsers must agree: the first walks the events, which takes no stack, and keeps the limits; only then the second
-/// builds values.
+/// A plain text is read in one walk. For any other two parsers must agree: the first walks the events, which takes no
+/// stack, and keeps the limits; only then the second builds values.
 pub(crate) fn parse(source: &Source) -> Result<Value, Vec<Found>> {
     let text = source.text();
-    if let Some(value) = plain(text) {
+    if let Some(value) = plain::value(text) {
         return Ok(value);
     }
     let mut scan = Scan::new(text);

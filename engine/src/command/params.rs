@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Number, Value, json};
+use serde::{Deserialize, Deserializer, Serialize, de::IgnoredAny};
+use serde_json::{Number, Value, json};
 
 use super::outputs;
 use crate::{axes::number_text, stage::ParamProblem};
@@ -19,6 +19,7 @@ pub(super) struct Params {
     /// `{ data: { path: dataset.jsonl, type: dataset } }`, or a list of paths, each named by its file. Paths are below
     /// the working folder; one that ends in `/` is a folder.
     #[schemars(schema_with = "outputs_schema")]
+    #[serde(deserialize_with = "read_apart")]
     pub(super) outputs: BTreeMap<String, outputs::Declared>,
     /// Environment variables, beside the few that every command has.
     #[serde(default)]
@@ -41,6 +42,11 @@ pub(super) struct Params {
 
 fn here() -> String {
     ".".to_owned()
+}
+
+/// By [`outputs::read`], which tells all that is wrong with them.
+fn read_apart<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, outputs::Declared>, D::Error> {
+    IgnoredAny::deserialize(deserializer).map(|_| BTreeMap::new())
 }
 
 /// What runs.
@@ -101,27 +107,20 @@ fn outputs_schema(_: &mut SchemaGenerator) -> Schema {
 impl Params {
     /// Decodes `with`; all problems at once.
     pub(super) fn read(with: &Value) -> Result<Self, Vec<ParamProblem>> {
-        let mut fields = with.as_object().cloned().unwrap_or_default();
         let mut problems = Vec::new();
-        if let Some(value) = fields.get("outputs") {
-            match outputs::read(value) {
-                Ok(read) => {
-                    let canonical = read.into_iter().map(|(name, output)| (name, json!(output)));
-                    fields.insert("outputs".to_owned(), Value::Object(canonical.collect::<Map<_, _>>()));
-                }
-                Err(found) => {
-                    problems.extend(found);
-                    fields.insert("outputs".to_owned(), json!({}));
-                }
-            }
-        }
-        let mut params: Self = match crate::stage::decode(&Value::Object(fields)) {
+        let outputs = with.get("outputs").map(outputs::read).unwrap_or_else(|| Ok(BTreeMap::new()));
+        let outputs = outputs.unwrap_or_else(|found| {
+            problems.extend(found);
+            BTreeMap::new()
+        });
+        let mut params: Self = match crate::stage::decode(with) {
             Ok(params) => params,
             Err(found) => {
                 problems.extend(found);
                 return Err(problems);
             }
         };
+        params.outputs = outputs;
         params.check(&mut problems);
         params.tools.sort();
         params.tools.dedup();
@@ -136,7 +135,11 @@ impl Params {
         if empty {
             problems.push(ParamProblem::new("run", "there is nothing to run"));
         }
-        if self.argv().iter().any(|arg| arg.contains('\0')) {
+        let nul = match &self.run {
+            Run::Shell(text) => text.contains('\0'),
+            Run::Program(argv) => argv.iter().any(|arg| arg.text().contains('\0')),
+        };
+        if nul {
             problems.push(ParamProblem::new("run", "a command can't hold a NUL character"));
         }
         for (name, value) in &self.env {

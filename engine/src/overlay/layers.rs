@@ -72,7 +72,7 @@ impl Layer {
 
 /// Whether the value at `place` was written in a `--set`.
 pub(crate) fn is_set(files: &Files, place: &Place) -> bool {
-    let path = place.path();
+    let path = &place.path()[..];
     let mine = |layer: &Layer| match &layer.from {
         From::Set { path: set, .. } => {
             path.starts_with(set) && !matches!(path, [axes, axis, ..] if axes == "axes" && layer.picked.contains(axis))
@@ -85,7 +85,7 @@ pub(crate) fn is_set(files: &Files, place: &Place) -> bool {
 /// The strongest layer that has `place`; of those that have only a part of its path, the one with most of it.
 /// `content` asks for who wrote the value, where a stronger layer only picked it.
 pub(crate) fn locate<'a>(files: &'a Files, place: &Place, content: bool) -> Located<'a> {
-    let path = place.path();
+    let path = &place.path()[..];
     let mut best: Option<(usize, usize, Vec<String>)> = None;
     for layer in files.layers.iter().rev() {
         if content && matches!(path, [axes, axis, ..] if axes == "axes" && layer.picked.contains(axis)) {

@@ -72,11 +72,15 @@ impl<'a> Planner<'a> {
         let lasts: Vec<_> = addresses.iter().map(|address| self.cache.last(pipeline, address)).collect();
         // What an instance was last is mostly what it is now. A guess only saves time: the key decides.
         self.found = self.cache.check_all(&lasts.iter().flatten().copied().collect::<Vec<_>>());
+        let likely = self.likely(&lasts);
         let mut nodes = Vec::with_capacity(addresses.len());
         let mut running: HashMap<StageKey, String> = HashMap::new();
         for ((node, address), last) in self.order.clone().into_iter().zip(addresses).zip(lasts) {
             let instance = self.graph.instance(node);
-            let mut decision = self.decide(node)?;
+            let mut decision = match likely.hit(node, self) {
+                Some(result) => Decision::Hit(result),
+                None => self.decide(node)?,
+            };
             match &decision {
                 Decision::Hit(result) => self.settle(node, Settled::Done(result.clone())),
                 Decision::Run { identity, .. } => match running.get(&identity.key) {
@@ -98,6 +102,25 @@ impl<'a> Planner<'a> {
         }
         self.found = HashMap::new();
         Ok(Plan { nodes })
+    }
+
+    /// What each instance would be if all were what they were last: keys on all cores at once.
+    fn likely(&mut self, lasts: &[Option<StageKey>]) -> Likely {
+        for (node, last) in self.order.iter().zip(lasts) {
+            let result = last.and_then(|last| self.found.get(&last));
+            self.settled[node.index()] = result.map(|result| Settled::Done(result.clone()));
+        }
+        let this = &*self;
+        let likely = |node: &NodeIndex| {
+            let Some(Settled::Done(result)) = this.settled(*node) else { return None };
+            let known = sources(this.graph.instance(*node)).all(|source| this.settled(source.node).is_some());
+            (known && this.key(*node) == result.key).then(|| result.clone())
+        };
+        let results: Vec<_> = self.order.par_iter().map(likely).collect();
+        let mut by_node = vec![None; self.settled.len()];
+        self.order.iter().zip(results).for_each(|(node, result)| by_node[node.index()] = result);
+        self.settled.fill(None);
+        Likely(by_node)
     }
 
     /// Says how `node` ended.
@@ -187,6 +210,21 @@ impl<'a> Planner<'a> {
         let unknown = sources(instance).filter(|source| self.settled(source.node).is_none());
         let nodes: BTreeSet<_> = unknown.map(|source| source.node).collect();
         nodes.into_iter().map(|node| self.graph.instance(node).address.to_string()).collect()
+    }
+}
+
+/// By node, the result that it has if each upstream has its likely one.
+struct Likely(Vec<Option<Arc<StoredResult>>>);
+
+impl Likely {
+    fn hit(&self, node: NodeIndex, planner: &Planner<'_>) -> Option<Arc<StoredResult>> {
+        let instance = planner.graph.instance(node);
+        let result = self.0[node.index()].as_ref().filter(|_| !planner.force.contains(&instance.address.stage))?;
+        let is_likely = |node: NodeIndex| match (planner.settled(node), &self.0[node.index()]) {
+            (Some(Settled::Done(result)), Some(likely)) => result.key == likely.key,
+            _ => false,
+        };
+        sources(instance).all(|source| is_likely(source.node)).then(|| result.clone())
     }
 }
 
