@@ -64,7 +64,8 @@ fn examine(file: &Path, registry: &Registry, overrides: &Overrides, read: Reader
     let mut findings = Vec::new();
     if let Some(value) = value {
         defaults::check(&value, registry, &mut report);
-        let spec = Spec::read(file, &value, &replaced, &mut report);
+        let mut spec = Spec::read(file, &value, &replaced, &mut report);
+        let withs: Vec<_> = spec.stages.values_mut().map(|stage| stage.with.take()).collect();
         // As large as the graph that is now made; only lints look at it again.
         let value = match lints {
             true => Some(value),
@@ -73,8 +74,8 @@ fn examine(file: &Path, registry: &Registry, overrides: &Overrides, read: Reader
                 None
             }
         };
-        let expansion = Expansion::new(&spec, registry);
-        graph = expansion.expand(&files, &overrides.cwd, &mut report);
+        let expansion = Expansion::new(&spec, &withs, registry);
+        graph = expansion.expand(withs, &files, &overrides.cwd, &mut report);
         if let Some(value) = value {
             findings = lint::lints(&value, &spec, &expansion, &files);
         }
@@ -86,6 +87,9 @@ fn examine(file: &Path, registry: &Registry, overrides: &Overrides, read: Reader
     Checked { graph, problems, findings, files: texts, profiles }
 }
 
+/// `with`, as declared.
+type Fields = serde_json::Map<String, serde_json::Value>;
+
 pub(crate) struct Expansion<'a> {
     spec: &'a Spec,
     kinds: Vec<Option<&'a Arc<dyn StageKind>>>,
@@ -96,12 +100,11 @@ pub(crate) struct Expansion<'a> {
 }
 
 impl<'a> Expansion<'a> {
-    fn new(spec: &'a Spec, registry: &'a Registry) -> Self {
+    fn new(spec: &'a Spec, withs: &[Option<Fields>], registry: &'a Registry) -> Self {
         let kind = |stage: &StageSpec| stage.uses.as_deref().and_then(|name| registry.get(name));
         let kinds: Vec<_> = spec.stages.values().map(kind).collect();
         let ports = kinds.iter().zip(spec.stages.values()).map(|(kind, stage)| wires::inputs(*kind, stage)).collect();
-        let outputs =
-            kinds.iter().zip(spec.stages.values()).map(|(kind, stage)| wires::outputs(*kind, stage)).collect();
+        let outputs = kinds.iter().zip(withs).map(|(kind, with)| wires::outputs(*kind, with.as_ref())).collect();
         let mut schemas = HashMap::new();
         for kind in kinds.iter().flatten() {
             // Once for each kind: thousands of stages may be of one.
@@ -120,7 +123,14 @@ impl<'a> Expansion<'a> {
         (name, stage)
     }
 
-    fn expand(&self, files: &Files, command: &Path, report: &mut Report<'_>) -> Option<Graph> {
+    /// Each stage's `with` goes once it is filled in: together they are as large as the graph.
+    fn expand(
+        &self,
+        mut withs: Vec<Option<Fields>>,
+        files: &Files,
+        command: &Path,
+        report: &mut Report<'_>,
+    ) -> Option<Graph> {
         let count = self.spec.stages.len();
         let mut wires = Vec::new();
         let mut sound = Vec::new();
@@ -130,7 +140,7 @@ impl<'a> Expansion<'a> {
                 return None;
             }
             let (found, all) = self.wires(number, report);
-            complete.push(self.check_with(number, report));
+            complete.push(self.check_with(number, withs[number].as_ref(), report));
             wires.push(found);
             sound.push(all);
         }
@@ -161,7 +171,8 @@ impl<'a> Expansion<'a> {
             }
             nodes = instances as u32;
             let bindings = self.bindings(number, wires, &links, &own, &points, report);
-            let filled = self.fill(number, &own, complete[number], &mut folders, report);
+            let with = withs[number].take();
+            let filled = self.fill(number, with, &own, complete[number], &mut folders, report);
             if let (Some(bindings), Some(filled), Some(kind)) = (bindings, filled, self.kinds[number]) {
                 self.add(&mut dag, number, kind, &own, bindings, filled);
             }
@@ -176,9 +187,9 @@ impl<'a> Expansion<'a> {
         })
     }
 
-    fn check_with(&self, number: usize, report: &mut Report<'_>) -> bool {
+    fn check_with(&self, number: usize, with: Option<&Fields>, report: &mut Report<'_>) -> bool {
         let (_, stage) = self.stage(number);
-        match (self.kinds[number], &stage.with) {
+        match (self.kinds[number], with) {
             (Some(kind), Some(with)) => {
                 self.schemas[kind.name()].check_names(kind.name(), with, &stage.place.to("with"), report)
             }

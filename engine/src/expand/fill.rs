@@ -21,7 +21,7 @@ use crate::{
 };
 
 use super::{
-    Expansion,
+    Expansion, Fields,
     files::{FilesTemplate, Looked},
 };
 
@@ -30,13 +30,14 @@ impl Expansion<'_> {
     pub(super) fn fill(
         &self,
         number: usize,
+        with: Option<Fields>,
         own: &Points,
         complete: bool,
         folders: &mut Folders<'_>,
         report: &mut Report<'_>,
     ) -> Option<Vec<Rc<Filled>>> {
         let (_, stage) = self.stage(number);
-        let (kind, with) = (self.kinds[number]?, stage.with.as_ref()?);
+        let (kind, with) = (self.kinds[number]?, with?);
         let gathered = own.gathered();
         let axes = &self.spec.axes;
         let scope = Scope { params: &self.spec.params, axes, own: &own.grid.axes, gathered: &gathered };

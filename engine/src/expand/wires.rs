@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use super::Expansion;
+use super::{Expansion, Fields};
 use crate::{
     mistake::Mistake,
     problem::Report,
@@ -41,8 +41,8 @@ pub(super) fn inputs(kind: Option<&Arc<dyn StageKind>>, stage: &StageSpec) -> Ve
 }
 
 /// The output ports of a stage.
-pub(super) fn outputs(kind: Option<&Arc<dyn StageKind>>, stage: &StageSpec) -> Vec<OutputPort> {
-    let param = |name: &str| stage.with.as_ref().and_then(|with| with.get(name).cloned());
+pub(super) fn outputs(kind: Option<&Arc<dyn StageKind>>, with: Option<&Fields>) -> Vec<OutputPort> {
+    let param = |name: &str| with.and_then(|with| with.get(name).cloned());
     kind.map(|kind| kind.outputs_of(&param)).unwrap_or_default()
 }
 

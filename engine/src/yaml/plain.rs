@@ -29,7 +29,7 @@ fn walk(text: &str) -> Option<(Value, usize)> {
         match event.ok()?.0 {
             Event::Scalar(text, style, 0, None) => tree.scalar(&text, style)?,
             Event::SequenceStart(0, None) => tree.open(Open::List(Vec::new()))?,
-            Event::MappingStart(0, None) => tree.open(Open::Map(Mapping::new(), None))?,
+            Event::MappingStart(0, None) => tree.open(Open::Map(Vec::new(), None))?,
             Event::SequenceEnd | Event::MappingEnd => tree.close()?,
             Event::DocumentStart(_) if documents == 0 => documents += 1,
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
@@ -108,8 +108,8 @@ struct Tree {
 
 enum Open {
     List(Vec<Value>),
-    /// With the key whose value comes next.
-    Map(Mapping, Option<String>),
+    /// With the key whose value comes next. Only when all are there is it known how large a mapping it takes.
+    Map(Vec<(String, Value)>, Option<String>),
 }
 
 impl Tree {
@@ -130,7 +130,14 @@ impl Tree {
     fn close(&mut self) -> Option<()> {
         let value = match self.open.pop()? {
             Open::List(items) => Value::Sequence(items),
-            Open::Map(map, None) => Value::Mapping(map),
+            Open::Map(entries, None) => {
+                let mut map = Mapping::with_capacity(entries.len());
+                for (key, value) in entries {
+                    // The same key twice is a mistake.
+                    map.insert(Value::String(key), value).is_none().then_some(())?;
+                }
+                Value::Mapping(map)
+            }
             Open::Map(_, Some(_)) => return None,
         };
         self.values -= 1;
@@ -145,9 +152,11 @@ impl Tree {
                 items.push(value);
                 Some(())
             }
-            Some(Open::Map(map, key)) => match key.take() {
-                // The same key twice is a mistake.
-                Some(key) => map.insert(Value::String(key), value).is_none().then_some(()),
+            Some(Open::Map(entries, key)) => match key.take() {
+                Some(key) => {
+                    entries.push((key, value));
+                    Some(())
+                }
                 None => {
                     // Keys that are no texts could be the same as a text.
                     let Value::String(text) = value else { return None };
