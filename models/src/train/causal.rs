@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{Device, Gradients, IndexingUpdateOp, Int, Tensor};
 
 use super::layout::Layout;
 use super::loss::cross_entropy;
@@ -39,18 +39,13 @@ impl Sample for Example {
     }
 }
 
-/// Most logits that are held at once (128 MiB): above, unembedding and cross-entropy go through the rows in chunks, each
-/// with its gradients before the next. The f32 logits of a whole batch `[tokens, vocab]` would be the largest tensor of a
-/// training step by far.
-const LOGITS: usize = 1 << 25;
-
 impl Trainable for CausalLm {
     type Sample = Example;
 
     fn loss(&self, rows: &[&Example], pass: &LossPass) -> Result<Tensor<1>, ModelError> {
         let layout = Layout::new(rows, pass.packing);
         let hidden = self.hidden_at(&batch(&layout, pass)?, &layout)?;
-        let chunk = self.rows_at_once();
+        let chunk = self.rows_at_once(pass);
         let losses = layout.targets.chunks(chunk).enumerate().map(|(number, targets)| {
             let rows = part(&hidden, number * chunk, targets.len());
             cross_entropy(self.unembed_in(rows, pass.precision), targets, pass.denominator)
@@ -73,7 +68,7 @@ impl Trainable for CausalLm {
             });
         }
         let hidden = self.hidden_at(&batch, &layout)?;
-        if layout.targets.len() <= self.rows_at_once() {
+        if layout.targets.len() <= self.rows_at_once(pass) {
             let logits = self.unembed_in(hidden, pass.precision);
             let loss = cross_entropy(logits, &layout.targets, pass.denominator);
             let value = loss.clone().into_scalar::<f32>();
@@ -103,7 +98,7 @@ impl CausalLm {
         pass: &LossPass,
         gather: &mut dyn FnMut(Gradients),
     ) -> Result<(f64, Tensor<2>), ModelError> {
-        let chunk = self.rows_at_once();
+        let chunk = self.rows_at_once(pass);
         let mut loss = 0.0;
         let mut gradients = Vec::with_capacity(targets.len().div_ceil(chunk));
         for (number, targets) in targets.chunks(chunk).enumerate() {
@@ -118,8 +113,8 @@ impl CausalLm {
     }
 
     /// Rows whose logits are held at once.
-    fn rows_at_once(&self) -> usize {
-        (LOGITS / self.config().vocab_size).max(1)
+    fn rows_at_once(&self, pass: &LossPass) -> usize {
+        (pass.logits / self.config().vocab_size).max(1)
     }
 }
 
@@ -155,10 +150,10 @@ fn spread(rows: Tensor<2>, layout: &Layout, dims: [usize; 2]) -> Tensor<2> {
     }
     let device = rows.device();
     let zeros = Tensor::zeros(dims, &device);
-    zeros.select_assign(0, indices(layout, &device), rows, burn::tensor::IndexingUpdateOp::Add)
+    zeros.select_assign(0, indices(layout, &device), rows, IndexingUpdateOp::Add)
 }
 
-fn indices(layout: &Layout, device: &burn::tensor::Device) -> Tensor<1, burn::tensor::Int> {
+fn indices(layout: &Layout, device: &Device) -> Tensor<1, Int> {
     let places = layout.places.iter().map(|&place| place as i32).collect();
     ops::ints(places, [layout.places.len()], device)
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::trainable::LOGITS;
 use super::{AdamW, Decay, Evaluate, TrainError};
 use crate::layers::Precision;
 use crate::lora::Targets;
@@ -45,6 +46,10 @@ pub struct TrainConfig {
     /// Keep only what goes into each block, and compute the rest again in the backward: a step takes a third longer and
     /// holds the activations of one block at a time. The gradients are the same.
     pub recompute: bool,
+    /// Most logits that are held at once. Above, unembedding and cross-entropy go through the rows in chunks, each with
+    /// its gradients before the next: all f32 logits of a batch, `[tokens, vocab]`, would be by far the largest tensor
+    /// of a step.
+    pub logits: usize,
     /// Evaluation on held-out examples while training.
     pub evaluate: Option<Evaluate>,
     /// Seed of order and dropout.
@@ -102,6 +107,7 @@ impl Default for TrainConfig {
             packing: None,
             precision: Precision::F32,
             recompute: false,
+            logits: LOGITS,
             evaluate: None,
             seed: 0,
         }

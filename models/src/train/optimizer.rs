@@ -24,7 +24,10 @@ pub(crate) struct Optimizer {
 struct Slot {
     name: String,
     decay: f64,
+    /// Of the step so far.
     gradient: Option<Tensor<1>>,
+    /// Of the pass so far: added up by itself, so that sums come out the same however many parts a pass comes in.
+    part: Option<Tensor<1>>,
     state: State,
 }
 
@@ -44,15 +47,23 @@ impl Optimizer {
             decay: decay(parameter.shape.len()),
             name: parameter.name,
             gradient: None,
+            part: None,
             state: if host { State::Host(Moments::default()) } else { State::Device(None) },
         };
         let trained = model.parameters().into_iter().filter(|parameter| parameter.trained);
         Optimizer { adamw, slots: trained.map(slot).collect(), time: 0 }
     }
 
-    /// Adds the gradients of one backward pass to those gathered so far.
+    /// Adds some of the gradients of a pass to those gathered so far.
     pub(crate) fn gather(&mut self, model: &impl Parameterized, gradients: Gradients) {
         model.visit(&mut Gather { slots: self.slots.iter_mut(), gradients });
+    }
+
+    /// A pass is done: its gradients join those of the step.
+    pub(crate) fn end_pass(&mut self) {
+        for slot in &mut self.slots {
+            slot.gradient = added(slot.gradient.take(), slot.part.take());
+        }
     }
 
     /// Norm of all gathered gradients together.
@@ -119,11 +130,15 @@ impl ModuleVisitor for Gather<'_> {
         if let Some(gradient) = value.grad_remove(&mut self.gradients) {
             let count = gradient.shape().num_elements();
             let gradient: Tensor<1> = gradient.reshape([count]);
-            slot.gradient = Some(match slot.gradient.take() {
-                Some(sum) => sum + gradient,
-                None => gradient,
-            });
+            slot.part = added(slot.part.take(), Some(gradient));
         }
+    }
+}
+
+fn added(sum: Option<Tensor<1>>, gradient: Option<Tensor<1>>) -> Option<Tensor<1>> {
+    match (sum, gradient) {
+        (Some(sum), Some(gradient)) => Some(sum + gradient),
+        (sum, gradient) => sum.or(gradient),
     }
 }
 

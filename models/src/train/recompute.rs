@@ -4,7 +4,7 @@
 
 use burn::tensor::{Gradients, Tensor};
 
-use super::select::finish;
+use super::select::untracked;
 use crate::error::ModelError;
 use crate::layers::Batch;
 use crate::model::CausalLm;
@@ -17,8 +17,8 @@ pub(super) fn backward(
     gather: &mut dyn FnMut(Gradients),
     head: impl FnOnce(&Tensor<2>, &mut dyn FnMut(Gradients)) -> Result<(f64, Tensor<2>), ModelError>,
 ) -> Result<f64, ModelError> {
-    // The same weights, of which nothing is recorded.
-    let plain = finish(model.clone());
+    // The same weights, of which nothing is recorded; through the same operations, for the same bits.
+    let plain = untracked(model.clone());
     let pass = plain.pass(batch, 0)?;
     let mut kept = Vec::with_capacity(plain.network().blocks());
     let mut x = plain.network().embed(&pass);
@@ -26,11 +26,10 @@ pub(super) fn backward(
         let next = plain.network().block(block, x.clone(), &pass);
         kept.push(std::mem::replace(&mut x, next));
     }
-    let (loss, mut gradient) = head(&x, gather)?;
-    drop(x);
+    let (loss, mut gradient) = head(&x.inner(), gather)?;
     let pass = model.pass(batch, 0)?;
     for (block, x) in kept.into_iter().enumerate().rev() {
-        let x = x.autodiff().require_grad();
+        let x = x.inner().autodiff().require_grad();
         let y = model.network().block(block, x.clone(), &pass);
         let mut gradients = (y * gradient.autodiff()).sum().backward();
         gradient = x.grad_remove(&mut gradients).ok_or(ModelError::EmptyBatch)?;

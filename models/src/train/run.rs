@@ -196,9 +196,11 @@ impl<'a, M: Trainable> Run<'a, M> {
                 precision: config.precision,
                 packing: config.packing,
                 recompute: config.recompute,
+                logits: config.logits,
             };
             let (model, optimizer) = (&self.model, &mut self.optimizer);
             loss += model.backward(rows, &pass, &mut |gradients| optimizer.gather(model, gradients))?;
+            optimizer.end_pass();
             self.progress.passes += 1;
             self.progress.examples += rows.len();
         }

@@ -32,6 +32,12 @@ pub(super) fn finish<M: Parameterized>(model: M) -> M {
     model.map(&mut Finish)
 }
 
+/// The same weights, of which nothing is recorded. Their operations are those of tensors that are recorded: burn has
+/// others where it can't come to that, and their results differ in the last bits.
+pub(super) fn untracked<M: Parameterized>(model: M) -> M {
+    model.map(&mut Untracked)
+}
+
 struct Select {
     path: Vec<String>,
     names: Box<dyn Fn(&str) -> bool>,
@@ -65,5 +71,13 @@ struct Finish;
 impl ModuleMapper for Finish {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         param.map(Tensor::inner)
+    }
+}
+
+struct Untracked;
+
+impl ModuleMapper for Untracked {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        param.map(|tensor| tensor.inner().autodiff())
     }
 }

@@ -63,6 +63,9 @@ pub trait Trainable: Parameterized {
     }
 }
 
+/// Logits of 128 MiB.
+pub(super) const LOGITS: usize = 1 << 25;
+
 /// How a loss is computed.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LossPass {
@@ -76,11 +79,20 @@ pub struct LossPass {
     pub packing: Option<usize>,
     /// Keep less, compute it again: gradient checkpointing, where the model has it.
     pub recompute: bool,
+    /// See [`super::TrainConfig::logits`].
+    pub logits: usize,
 }
 
 impl LossPass {
     /// For an evaluation: sums, without dropout.
     pub fn plain() -> Self {
-        LossPass { denominator: 1.0, dropout: None, precision: Precision::F32, packing: None, recompute: false }
+        LossPass {
+            denominator: 1.0,
+            dropout: None,
+            precision: Precision::F32,
+            packing: None,
+            recompute: false,
+            logits: LOGITS,
+        }
     }
 }
