@@ -7,7 +7,7 @@ use std::{
     sync::Mutex,
 };
 
-use palinode_cache::Checkpoints;
+pub use palinode_cache::Checkpoints;
 use serde_json::Value;
 
 use crate::{

@@ -18,13 +18,21 @@ use crate::lora::delta_norms;
 use crate::parameterized::Parameterized;
 
 /// What a run learns from, and what it is evaluated on.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Data<'a, S> {
     /// What it learns from.
     pub train: &'a [S],
     /// What [`TrainConfig::evaluate`] evaluates on; not looked at without it.
     pub validation: &'a [S],
 }
+
+impl<S> Clone for Data<'_, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for Data<'_, S> {}
 
 /// What a run does after a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
