@@ -3,6 +3,7 @@
 mod architecture;
 mod audit;
 mod broken;
+mod checkpoints;
 mod command;
 mod commands;
 mod crash;

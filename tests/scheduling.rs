@@ -42,19 +42,19 @@ stages:
 const SHORT: &str = "1500";
 const ENDLESS: &str = "100000000";
 
-fn pipeline(steps: &str, more: &str) -> String {
+pub(crate) fn pipeline(steps: &str, more: &str) -> String {
     PIPELINE.replace("STEPS", steps).replace("MORE", more)
 }
 
 /// A run in the background, and what it says.
-struct Running {
-    child: Child,
+pub(crate) struct Running {
+    pub(crate) child: Child,
     said: Receiver<String>,
     heard: Vec<String>,
 }
 
 impl Running {
-    fn start(sandbox: &Sandbox, args: &[&str]) -> Self {
+    pub(crate) fn start(sandbox: &Sandbox, args: &[&str]) -> Self {
         Self::start_file(sandbox, "p.yaml", args)
     }
 
@@ -72,7 +72,7 @@ impl Running {
 
     /// Waits until it says something with all of `words` in it.
     #[track_caller]
-    fn says(&mut self, words: &[&str]) -> String {
+    pub(crate) fn says(&mut self, words: &[&str]) -> String {
         let deadline = Instant::now() + LONG;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -87,18 +87,18 @@ impl Running {
     }
 
     /// Waits for its end: exit code, and everything it said.
-    fn end(mut self) -> (i32, String) {
+    pub(crate) fn end(mut self) -> (i32, String) {
         let status = self.child.wait().expect("it was started");
         self.heard.extend(self.said.iter());
         (status.code().unwrap_or(-1), self.heard.join("\n"))
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         kill(name, self.child.id());
     }
 
     /// The only worker, once there is one.
-    fn worker(&self) -> u32 {
+    pub(crate) fn worker(&self) -> u32 {
         wait_for(|| workers(self.child.id()).first().copied())
     }
 }
@@ -110,12 +110,12 @@ impl Drop for Running {
     }
 }
 
-fn kill(signal: &str, process: u32) {
+pub(crate) fn kill(signal: &str, process: u32) {
     let script = format!("kill -{signal} {process}");
     assert!(Command::new("sh").args(["-c", &script]).status().expect("sh runs").success(), "{script}");
 }
 
-fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + LONG;
     loop {
         if let Some(answer) = ask() {
@@ -133,7 +133,7 @@ fn stat(process: u32) -> Option<(char, u32)> {
     Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
 }
 
-fn is_gone(process: u32) -> bool {
+pub(crate) fn is_gone(process: u32) -> bool {
     stat(process).is_none_or(|(state, _)| state == 'Z')
 }
 
@@ -167,7 +167,7 @@ impl Running {
     }
 
     /// Holds `base` in the middle.
-    fn hold(&mut self) -> u32 {
+    pub(crate) fn hold(&mut self) -> u32 {
         self.says(&["stage_progress", "\"address\":\"base\""]);
         let worker = self.worker();
         kill("STOP", worker);
@@ -176,7 +176,7 @@ impl Running {
 }
 
 #[test]
-fn ctrl_c_once_lets_what_runs_end() {
+fn ctrl_c_once_lets_what_runs_keep_a_checkpoint() {
     let sandbox = Sandbox::with(&pipeline(SHORT, ""));
     let mut run = Running::start(&sandbox, &[]);
     let worker = run.hold();
@@ -185,9 +185,12 @@ fn ctrl_c_once_lets_what_runs_end() {
     kill("CONT", worker);
     let (code, said) = run.end();
     assert_eq!(code, 130, "{said}");
-    assert!(said.contains(r#"{"stage_finished":{"address":"base""#), "{said}");
-    assert!(said.contains(r#"{"stage_cancelled":{"address":"completions"}}"#), "{said}");
-    assert_eq!(sandbox.run(&[])["executed"], 1, "only what comes after is left");
+    for stage in ["base", "completions"] {
+        assert!(said.contains(&format!(r#"{{"stage_cancelled":{{"address":"{stage}"}}}}"#)), "{said}");
+    }
+    assert_eq!(sandbox.run(&[])["executed"], 2);
+    let log = sandbox.call(&["logs", "p.yaml", "base"]).ok().stdout;
+    assert!(log.contains("goes on after step "), "{log}");
 }
 
 #[test]

@@ -23,6 +23,7 @@
 //! | `index/<host>.results` | what records come to, by the stat of their files | records are read again |
 //! | `pointers/*` | the keys that a pipeline's addresses had last | a miss is explained less well |
 //! | `locks/*` | empty files for `flock`, one per key that is made, and `gc` | held locks lose their meaning, results don't |
+//! | `checkpoints/ab/cdef.../*` | what an unfinished stage goes on from, by its key | it begins anew |
 //! | `pins/*` | named roots: what garbage collection keeps | they may be collected |
 //! | `tmp/<pid>-<start>-*/` | scratch folders of a live process | its stages fail |
 //! | `corrupt/*` | what was set aside | |
@@ -37,6 +38,7 @@ mod batch;
 mod blobs;
 mod cache;
 mod check;
+mod checkpoints;
 mod digest;
 mod durable;
 pub mod encode;
@@ -71,6 +73,7 @@ mod walk;
 pub use archive::{ArchiveError, ExportReport, ImportReport};
 pub use cache::Cache;
 pub use check::Checked;
+pub use checkpoints::Checkpoints;
 pub use digest::{Blob, BlobDigest, Digest, DigestError, DigestKind, Key, StageKey, Tree, TreeDigest};
 pub use error::{CacheError, Refusal, reason};
 pub use external::{External, hash_file};

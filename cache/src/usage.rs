@@ -20,6 +20,8 @@ pub enum Part {
     Runs,
     /// What failed stages left.
     Failures,
+    /// What unfinished stages go on from.
+    Checkpoints,
     /// Damaged and replaced files that were set aside.
     Aside,
 }
@@ -33,6 +35,7 @@ impl Part {
             Self::Places => "places of external files",
             Self::Runs => "logs of runs",
             Self::Failures => "leftovers of failed stages",
+            Self::Checkpoints => "checkpoints of unfinished stages",
             Self::Aside => "files set aside",
         }
     }

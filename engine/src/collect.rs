@@ -86,6 +86,11 @@ pub fn collect(cache: &Cache, options: &CollectOptions, waiting: impl FnOnce()) 
         let keep = modified.is_none_or(|modified| roots.oldest.is_some_and(|oldest| modified >= oldest));
         count(Part::Failures, keep, &path, options.dry_run, &mut report)?;
     }
+    for (key, path) in cache.checkpointed()? {
+        // Where there is a result, they were left by a kill.
+        let keep = roots.begun.contains(&key) && cache.record(&key)?.is_none();
+        count(Part::Checkpoints, keep, &path, options.dry_run, &mut report)?;
+    }
     let runs = roots.runs.into_iter().filter(|(_, keep)| *keep).map(|(id, _)| id).collect();
     Ok(Collected { dry_run: options.dry_run, report, runs, pins: roots.pins })
 }
@@ -118,6 +123,8 @@ fn failures(root: &Path) -> Result<Vec<PathBuf>, CollectError> {
 #[derive(Default)]
 struct Roots {
     keys: BTreeSet<StageKey>,
+    /// What stages of runs that are kept began to make, whatever came of it.
+    begun: BTreeSet<StageKey>,
     /// All runs, newest first, and whether they are kept.
     runs: Vec<(String, bool)>,
     /// When the oldest of those that are kept began.
@@ -149,6 +156,7 @@ impl Roots {
             if keep {
                 let lines = runs::events(root, &id).map_err(unreadable)?;
                 roots.keys.extend(lines.iter().filter_map(|line| result(&line.event)));
+                roots.begun.extend(lines.iter().filter_map(|line| begun(&line.event)));
                 roots.oldest = first.map(|line| line.time).or(roots.oldest);
             }
             roots.runs.push((id, keep));
@@ -161,6 +169,15 @@ impl Roots {
 fn result(event: &Event) -> Option<StageKey> {
     match event {
         Event::StageFinished { key, .. } | Event::StageCached { key, .. } => Some(*key),
+        _ => None,
+    }
+}
+
+/// The result that an instance began to make. One that was interrupted is among the last runs of its pipeline, until so
+/// many others were made that nobody will go on with it.
+fn begun(event: &Event) -> Option<StageKey> {
+    match event {
+        Event::StageStarted { key, .. } => Some(*key),
         _ => None,
     }
 }
@@ -249,5 +266,36 @@ mod tests {
         let collected = collect(&place.cache, &options(1), || ()).unwrap();
         assert!(!failed.exists());
         assert!(collected.report.removed.0[&Part::Failures].files > 0);
+    }
+
+    #[test]
+    fn checkpoints_stay_while_a_run_that_is_kept_may_go_on() {
+        let place = Place::new();
+        let mut bad = Pipe::new();
+        bad.add("bad", "text", serde_json::json!({ "mode": "fail" }));
+        let keys = [
+            place.plan(&bad).nodes[0].decision.key().unwrap(),
+            place.plan(&pipe("one")).nodes[0].decision.key().unwrap(),
+        ];
+        place.run(&bad);
+        place.run(&pipe("one"));
+        // Of a stage that failed, of one that is done (left by a kill), and of none that anybody knows.
+        let unknown = palinode_cache::Digest::from_bytes([7; 32]);
+        for key in keys.iter().chain([&unknown]) {
+            let checkpoints = palinode_cache::Checkpoints::at(place.cache.checkpoints(key));
+            let write = |dir: &Path| fs::write(dir.join("state"), "x").map_err(crate::stage::StageError::io(dir));
+            checkpoints.save(write).unwrap();
+        }
+        let kept = || place.cache.checkpointed().unwrap().into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+        let dry = collect(&place.cache, &CollectOptions { dry_run: true, ..options(2) }, || ()).unwrap();
+        assert_eq!(kept().len(), 3);
+        let collected = collect(&place.cache, &options(2), || ()).unwrap();
+        assert_eq!(collected.report, dry.report);
+        assert_eq!(kept(), [keys[0]]);
+        assert_eq!(collected.report.kept.0[&Part::Checkpoints].files, 1);
+        // Two runs later nobody will go on with it.
+        place.run(&pipe("two"));
+        collect(&place.cache, &options(2), || ()).unwrap();
+        assert_eq!(kept(), []);
     }
 }

@@ -4,17 +4,16 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::{
-        Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Mutex,
 };
 
+pub use palinode_cache::Checkpoints;
 use serde_json::Value;
 
 use crate::{
     job::{InputFiles, Job, JobInput, JobReport, JobRow},
     stage::{PathParam, StageError},
+    stop::Stop,
 };
 
 /// Hears how a job goes on.
@@ -31,14 +30,14 @@ pub trait Reporter: Send + Sync {
 pub struct Context<'a> {
     job: &'a Job,
     reporter: &'a dyn Reporter,
-    cancelled: &'a AtomicBool,
+    stop: &'a Stop,
     report: Mutex<JobReport>,
 }
 
 impl<'a> Context<'a> {
     /// For executors, and for tests of kinds.
-    pub fn new(job: &'a Job, reporter: &'a dyn Reporter, cancelled: &'a AtomicBool) -> Self {
-        Self { job, reporter, cancelled, report: Mutex::default() }
+    pub fn new(job: &'a Job, reporter: &'a dyn Reporter, stop: &'a Stop) -> Self {
+        Self { job, reporter, stop, report: Mutex::default() }
     }
 
     /// The job itself.
@@ -107,7 +106,19 @@ impl<'a> Context<'a> {
 
     /// Whether the job is to stop now; for kinds that wait on something instead of reporting progress.
     pub fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Relaxed)
+        self.stop.is_now()
+    }
+
+    /// Whether the run is to end: a stage that takes long and can go on later saves a checkpoint and gives
+    /// [`StageError::Cancelled`]. One that can't goes on to its end, unless it [`is_cancelled`](Self::is_cancelled).
+    pub fn is_ending(&self) -> bool {
+        self.stop.is_soon()
+    }
+
+    /// What the job kept of itself when it was broken off, and where it keeps it; none where nothing is kept. What is
+    /// there was kept by a job with the same key: same kind, params and inputs.
+    pub fn checkpoints(&self) -> Option<Checkpoints> {
+        self.job.checkpoints.as_ref().map(Checkpoints::at)
     }
 
     /// Adds a line to the stage's log.

@@ -6,7 +6,7 @@ use std::{
     future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
     time::Duration,
 };
 
@@ -17,6 +17,7 @@ use crate::{
     context::{Context, Reporter},
     job::{Job, JobReport},
     stage::{StageError, StageKind},
+    stop::Stop,
 };
 
 /// Why a job gave no result.
@@ -70,8 +71,9 @@ pub type JobFuture = Pin<Box<dyn Future<Output = Result<JobReport, JobError>> + 
 
 /// Runs jobs. A failure, a panic or a crash of one is its result, and harms no other.
 pub trait Executor: Send + Sync {
-    /// Runs `job`. `reporter` hears how it goes; `cancelled` asks it to stop at its next report of progress.
-    fn execute(&self, job: Job, reporter: Arc<dyn Reporter>, cancelled: Arc<AtomicBool>) -> JobFuture;
+    /// Runs `job`. `reporter` hears how it goes; `stop` asks it to end, or to stop at its next
+    /// report of progress.
+    fn execute(&self, job: Job, reporter: Arc<dyn Reporter>, stop: Arc<Stop>) -> JobFuture;
 }
 
 /// Finds a kind by its name.
@@ -90,12 +92,12 @@ impl InProcess {
 }
 
 impl Executor for InProcess {
-    fn execute(&self, job: Job, reporter: Arc<dyn Reporter>, cancelled: Arc<AtomicBool>) -> JobFuture {
+    fn execute(&self, job: Job, reporter: Arc<dyn Reporter>, stop: Arc<Stop>) -> JobFuture {
         let kind = (self.find)(&job.kind);
         Box::pin(async move {
             let Some(kind) = kind else { return Err(JobError::UnknownKind(job.kind)) };
             let name = job.kind.clone();
-            let ran = tokio::task::spawn_blocking(move || run_job(&*kind, &job, &*reporter, &cancelled)).await;
+            let ran = tokio::task::spawn_blocking(move || run_job(&*kind, &job, &*reporter, &stop)).await;
             ran.unwrap_or_else(|error| Err(JobError::Panicked { kind: name, message: error.to_string() }))
         })
     }
@@ -105,13 +107,8 @@ impl Executor for InProcess {
 ///
 /// # Errors
 /// If the stage fails, panics or is cancelled.
-pub fn run_job(
-    kind: &dyn StageKind,
-    job: &Job,
-    reporter: &dyn Reporter,
-    cancelled: &AtomicBool,
-) -> Result<JobReport, JobError> {
-    let context = Context::new(job, reporter, cancelled);
+pub fn run_job(kind: &dyn StageKind, job: &Job, reporter: &dyn Reporter, stop: &Stop) -> Result<JobReport, JobError> {
+    let context = Context::new(job, reporter, stop);
     // Nothing of the context is used after a panic.
     match catch_unwind(AssertUnwindSafe(|| kind.run(&context))) {
         Ok(Ok(())) => Ok(context.into_report()),

@@ -62,6 +62,8 @@ pub(crate) enum Mode {
     Gpus,
     /// Goes on until it is cancelled.
     Endless,
+    /// Counts to 1000 and notes where it begins; keeps a checkpoint when the run is to end.
+    Count,
     /// Notes, warns, and gives facts.
     Talk,
 }
@@ -128,6 +130,7 @@ impl Kind for Text {
                 ctx.progress(1, 0, "turn")?;
                 std::thread::sleep(Duration::from_millis(5));
             },
+            Mode::Count => count(ctx)?,
             Mode::Talk => {
                 for done in 1..=3 {
                     ctx.progress(done, 3, "step")?;
@@ -139,6 +142,27 @@ impl Kind for Text {
         }
         out.write("text.txt", text)
     }
+}
+
+fn count(ctx: &Context<'_>) -> Result<(), StageError> {
+    let failed = |error: palinode_cache::CacheError| StageError::failed(error.to_string());
+    let checkpoints = ctx.checkpoints().ok_or_else(|| StageError::failed("nowhere to keep anything"))?;
+    let kept = checkpoints.latest().map_err(failed)?;
+    let start = match kept {
+        Some(kept) => read(Some(&kept.join("count")))?.parse().map_err(|_| StageError::failed("no number"))?,
+        None => 0,
+    };
+    ctx.note(format!("from {start}"));
+    for done in start..1000 {
+        ctx.progress(done, 1000, "step")?;
+        if ctx.is_ending() {
+            let write = |dir: &Path| fs::write(dir.join("count"), done.to_string()).map_err(StageError::io(dir));
+            checkpoints.save(write)?;
+            return Err(StageError::Cancelled);
+        }
+        std::thread::sleep(Duration::from_micros(300));
+    }
+    Ok(())
 }
 
 fn read(path: Option<&Path>) -> Result<String, StageError> {

@@ -28,6 +28,9 @@ pub struct Job {
     /// The folder of the pipeline's file, for messages.
     #[serde(default)]
     pub folder: PathBuf,
+    /// Where the job may keep what it would go on from if it is broken off.
+    #[serde(default)]
+    pub checkpoints: Option<PathBuf>,
     /// CPUs that the job may keep busy.
     pub cpus: usize,
     /// Ids of the GPUs that are this job's alone while it runs.

@@ -51,6 +51,7 @@ pub mod stage;
 mod stage_log;
 pub mod stamp;
 pub mod status;
+pub mod stop;
 pub mod strays;
 mod template;
 pub mod why;

@@ -118,6 +118,10 @@ impl Task {
             key: self.identity.key,
             reason: self.reason.to_string(),
         });
+        if self.reason == Reason::Forced {
+            // Made again means from the beginning.
+            self.cache.remove_checkpoints(&self.identity.key)?;
+        }
         self.attempts().await
     }
 
@@ -134,6 +138,7 @@ impl Task {
             inputs: self.inputs.clone(),
             scratch: scratch.path().to_owned(),
             folder: self.folder.clone(),
+            checkpoints: Some(self.cache.checkpoints(&self.identity.key)),
             cpus: self.resources.cpus,
             gpus: gpus.to_vec(),
         }

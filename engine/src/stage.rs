@@ -230,6 +230,12 @@ impl StageError {
     }
 }
 
+impl From<palinode_cache::CacheError> for StageError {
+    fn from(error: palinode_cache::CacheError) -> Self {
+        Self::Failed(error.to_string())
+    }
+}
+
 /// An object-safe [`Kind`]; implemented for every `Kind`.
 pub trait StageKind: Send + Sync {
     /// See [`Kind::NAME`].

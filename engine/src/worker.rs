@@ -27,6 +27,8 @@ use crate::{
 enum Request {
     /// Run this job; it is the `id`th.
     Run { id: u64, job: Box<Job> },
+    /// The run is to end: that job may end, or keep a checkpoint and break off.
+    End { id: u64 },
     /// Stop that job at its next report of progress.
     Stop { id: u64 },
 }

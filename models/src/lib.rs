@@ -23,6 +23,7 @@ pub mod lens;
 pub mod llama;
 pub mod lora;
 pub mod model;
+mod parameterized;
 pub mod peft;
 pub mod rng;
 pub mod sampling;
@@ -38,6 +39,7 @@ pub use generate::{Completion, Finish, GenerateOptions, Prompt, generate};
 pub use layers::{Batch, DropoutKey};
 pub use lens::{LensPoint, LogitLens};
 pub use model::CausalLm;
+pub use parameterized::Parameterized;
 pub use sampling::Sampling;
 pub use tokenizer::Tokenizer;
 

@@ -117,14 +117,29 @@ impl Llama {
         mut cache: Option<&mut KvCache>,
         tap: &mut dyn FnMut(&Tensor<2>),
     ) -> Tensor<2> {
-        let mut x = self.model.embed_tokens.forward(pass.ids.clone());
-        let head = self.model.layers.first().map_or(0, |block| block.self_attn.shape.head);
-        let rope = Rope::new(pass, head, self.rope_theta);
-        for (layer, block) in self.model.layers.iter().enumerate() {
+        let mut x = self.embed(pass);
+        for layer in 0..self.blocks() {
             tap(&x);
-            x = block.forward(x, pass, &rope, cache.as_deref_mut().map(|cache| (cache, layer)));
+            x = self.block(layer, x, pass, cache.as_deref_mut());
         }
         x
+    }
+
+    /// How many blocks there are.
+    pub(crate) fn blocks(&self) -> usize {
+        self.model.layers.len()
+    }
+
+    /// The residual stream before the first block, rows `[batch * seq, hidden]`.
+    pub(crate) fn embed(&self, pass: &Pass) -> Tensor<2> {
+        self.model.embed_tokens.forward(pass.ids.clone())
+    }
+
+    /// The stream behind block `layer`, from the one before it.
+    pub(crate) fn block(&self, layer: usize, x: Tensor<2>, pass: &Pass, cache: Option<&mut KvCache>) -> Tensor<2> {
+        let block = &self.model.layers[layer];
+        let rope = pass.rope.get_or_init(|| Rope::new(pass, block.self_attn.shape.head, self.rope_theta));
+        block.forward(x, pass, rope, cache.map(|cache| (cache, layer)))
     }
 
     /// Final norm and unembedding of rows.
@@ -132,7 +147,7 @@ impl Llama {
         let x = self.model.norm.forward(x);
         match &self.lm_head {
             Some(head) => head.forward(x, pass),
-            None => self.model.embed_tokens.unembed(x),
+            None => self.model.embed_tokens.unembed(x, pass),
         }
     }
 

@@ -10,8 +10,9 @@ use crate::config::{Family, ModelConfig};
 use crate::error::{ModelError, Result};
 use crate::files::ModelFiles;
 use crate::gpt2::Gpt2;
-use crate::layers::{Batch, KvCache, Linear, Pass};
+use crate::layers::{Batch, KvCache, Linear, Pass, Precision};
 use crate::llama::Llama;
+use crate::parameterized::Parameterized;
 use crate::weights::{Load, Random, Weights, transposed, write_safetensors};
 
 /// A model with the config that it was built by.
@@ -51,6 +52,23 @@ macro_rules! network {
             Network::Llama($name) => $body,
         }
     };
+}
+
+impl Network {
+    /// How many blocks there are.
+    pub(crate) fn blocks(&self) -> usize {
+        network!(self, network => network.blocks())
+    }
+
+    /// The residual stream before the first block, rows `[batch * seq, hidden]`.
+    pub(crate) fn embed(&self, pass: &Pass) -> Tensor<2> {
+        network!(self, network => network.embed(pass))
+    }
+
+    /// The stream behind block `layer`, from the one before it.
+    pub(crate) fn block(&self, layer: usize, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
+        network!(self, network => network.block(layer, x, pass, None))
+    }
 }
 
 impl CausalLm {
@@ -169,6 +187,12 @@ impl CausalLm {
         network!(&self.network, network => network.unembed(hidden, &pass))
     }
 
+    /// The same, with the products in a given precision.
+    pub(crate) fn unembed_in(&self, hidden: Tensor<2>, precision: Precision) -> Tensor<2> {
+        let pass = Pass { precision, ..Pass::bare(&hidden.device()) };
+        network!(&self.network, network => network.unembed(hidden, &pass))
+    }
+
     /// Room for `tokens` tokens, at most the context.
     pub fn cache(&self, tokens: usize) -> KvCache {
         KvCache::new(self.config.layers, tokens.min(self.config.context))
@@ -190,7 +214,7 @@ impl CausalLm {
         Ok(network!(&self.network, network => network.unembed(last, &pass)))
     }
 
-    fn pass(&self, batch: &Batch, start: usize) -> Result<Pass> {
+    pub(crate) fn pass(&self, batch: &Batch, start: usize) -> Result<Pass> {
         batch.check(start, self.config.context, self.config.vocab_size)?;
         Ok(Pass::new(batch, start, &self.device()))
     }
@@ -224,6 +248,32 @@ impl CausalLm {
     /// Trains the parameters whose names `select` picks and freezes the others.
     pub fn train_only(self, select: impl Fn(&str) -> bool) -> Self {
         self.map(&mut Select { path: Vec::new(), select })
+    }
+}
+
+impl Parameterized for CausalLm {
+    fn device(&self) -> Device {
+        CausalLm::device(self)
+    }
+
+    fn visit(&self, visitor: &mut impl ModuleVisitor) {
+        CausalLm::visit(self, visitor);
+    }
+
+    fn map(self, mapper: &mut impl ModuleMapper) -> Self {
+        CausalLm::map(self, mapper)
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        CausalLm::parameters(self)
+    }
+
+    fn tensors(&self) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+        CausalLm::tensors(self)
+    }
+
+    fn each_linear(&mut self, visit: impl FnMut(&str, &mut Linear)) {
+        CausalLm::each_linear(self, visit);
     }
 }
 

@@ -85,7 +85,7 @@ fn exit(summary: &RunSummary, interrupt: &Interrupt) -> Exit {
     }
 }
 
-/// The first Ctrl-C lets what runs end; the second, or a SIGTERM, stops it.
+/// The first Ctrl-C lets what runs end, or keep a checkpoint; the second, or a SIGTERM, stops it.
 async fn interrupts(interrupt: Interrupt) {
     let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
         return;
@@ -93,7 +93,7 @@ async fn interrupts(interrupt: Interrupt) {
     tokio::select! {
         _ = int.recv() => {
             interrupt.drain();
-            say("stopping: what runs may end, nothing new begins; Ctrl-C again stops at once\n");
+            say("stopping: what runs may end, or keeps a checkpoint to go on from; nothing new begins; Ctrl-C again stops at once\n");
             tokio::select! {
                 _ = int.recv() => {}
                 _ = term.recv() => {}

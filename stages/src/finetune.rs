@@ -20,8 +20,8 @@ use serde_json::Value;
 
 use crate::{
     records::{self, Pair},
-    runtime::{base_digest, base_files, failed, fit, learn, load, numerics, on_cpus},
-    training::{self, Schedule},
+    runtime::{base_digest, base_files, failed, load, numerics, on_cpus},
+    training::{self, Evaluate, Precision, Schedule, VALIDATION, Watch, fit, learn},
 };
 
 /// The kind.
@@ -83,6 +83,26 @@ pub(crate) struct Params {
     /// Let each completion end with the model's end-of-text token.
     #[serde(default = "yes")]
     end_of_text: bool,
+    /// Evaluate while training, on examples that are not learned from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    evaluate: Option<Evaluate>,
+    /// Let several pairs share a row of at most so many tokens, kept apart by attention masks: less padding where their
+    /// lengths differ much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    packing: Option<usize>,
+    /// What matrix products are computed in.
+    #[serde(default, skip_serializing_if = "training::is_default")]
+    precision: Precision,
+    /// Keep only what goes into each block, and compute the rest again when it is needed: less memory for a third more
+    /// time, and the same result.
+    #[serde(default)]
+    recompute: bool,
+    /// Also write the curve as an event file for TensorBoard.
+    #[serde(default, skip_serializing_if = "training::is_default")]
+    tensorboard: bool,
+    /// Minutes between checkpoints, from which a run that was broken off goes on; 0: after each step.
+    #[serde(default = "training::checkpoint_minutes")]
+    checkpoint_minutes: f64,
     /// Seeds the adapters' first values, dropout, and the order of the pairs.
     #[serde(default)]
     seed: u64,
@@ -151,6 +171,10 @@ impl Params {
             weight_decay: self.weight_decay,
             clip: Some(self.clip),
             trained,
+            packing: self.packing,
+            precision: self.precision.into(),
+            recompute: self.recompute,
+            evaluate: self.evaluate.as_ref().map(Evaluate::config),
             seed: self.seed,
             ..TrainConfig::default()
         }
@@ -163,11 +187,13 @@ impl Kind for Finetune {
     const ABOUT: &'static str = "Finetunes a model on pairs, with adapters of some rank or in full.";
     const REVISION: u32 = 1;
     const HEAVY: bool = true;
+    const UNKEYED: &'static [&'static str] = &["recompute", "checkpoint_minutes"];
 
     fn inputs() -> Vec<InputPort> {
         vec![
             InputPort::one("model", PortType::Model, "where it begins"),
             InputPort::one("data", PortType::Pairs, "what is learned; the loss is taken on the completions"),
+            InputPort::one(VALIDATION, PortType::Pairs, "pairs to evaluate on while training").optional(),
         ]
     }
 
@@ -195,6 +221,7 @@ impl Kind for Finetune {
             ("epochs", params.epochs.unwrap_or(1)),
             ("batch_size", params.batch_size),
             ("accumulation", params.accumulation),
+            ("packing", params.packing.unwrap_or(1)),
         ];
         let mut problems = training::at_least_one(&sizes);
         problems.extend(training::positive("learning_rate", params.learning_rate));
@@ -202,6 +229,8 @@ impl Kind for Finetune {
         problems.extend(params.alpha.and_then(|alpha| training::positive("alpha", alpha)));
         problems.extend(params.init_std.and_then(|std| training::positive("init_std", std)));
         problems.extend(training::not_negative("weight_decay", params.weight_decay));
+        problems.extend(training::not_negative("checkpoint_minutes", params.checkpoint_minutes));
+        problems.extend(params.evaluate.iter().flat_map(Evaluate::problems));
         if !(0.0..1.0).contains(&params.dropout) {
             let message = format!("{} is not a probability below 1", params.dropout);
             problems.push(ParamProblem::new("dropout", message));
@@ -223,8 +252,18 @@ impl Kind for Finetune {
         }
         on_cpus(ctx, || {
             let (files, mut model, tokenizer) = load(ctx)?;
-            let examples = examples(&params, &pairs, &files, &model, &tokenizer)?;
-            let examples = fit(ctx, examples, model.config().context);
+            let context = model.config().context;
+            let learned = fit(ctx, examples(&params, &pairs, &files, &model, &tokenizer)?, context, "");
+            let validation = match ctx.optional(VALIDATION)? {
+                Some(input) => {
+                    let pairs: Vec<Pair> = records::rows(input, records::PAIRS)?;
+                    let examples = examples(&params, &pairs, &files, &model, &tokenizer)?;
+                    Some(fit(ctx, examples, context, "validation_"))
+                }
+                None => None,
+            };
+            let examples = Evaluate::split(params.evaluate.as_ref(), learned, validation)?;
+            let watch = Watch::new(params.tensorboard, params.checkpoint_minutes);
             let lora = params.lora(model.config().family);
             let output = ctx.output("model")?;
             match params.rank {
@@ -235,7 +274,7 @@ impl Kind for Finetune {
                 }
                 Rank::Low(_) => {
                     lora::attach(&mut model, &lora, params.seed).map_err(failed)?;
-                    let (model, _) = learn(ctx, model, &examples, &params.train(Trained::Adapters))?;
+                    let (model, _) = learn(ctx, model, &examples, &params.train(Trained::Adapters), &watch)?;
                     peft::save_adapter(&model, &lora, "base", output.dir()).map_err(failed)?;
                     output.include(peft::BASE, ctx.input("model")?);
                 }
@@ -246,7 +285,7 @@ impl Kind for Finetune {
                         Targets::All => Trained::All,
                         Targets::Lora => Trained::Weights(lora.targets),
                     };
-                    let (model, _) = learn(ctx, model, &examples, &params.train(trained))?;
+                    let (model, _) = learn(ctx, model, &examples, &params.train(trained), &watch)?;
                     model.save(output.dir()).map_err(failed)?;
                     output.include("", &tokenizer_files(ctx)?);
                 }
@@ -422,5 +461,67 @@ mod tests {
         modules: the list is empty (hint: leave it out for the preset's)
         ");
         insta::assert_snapshot!(problems::<Finetune>(json!({ "rank": "half" })), @r#"rank: invalid value: string "half", expected a rank (8) or `full`"#);
+    }
+
+    #[test]
+    fn evaluation_holds_out_pairs_and_is_told() {
+        let base = tiny::pretrained(json!({}));
+        let mut with = json!({
+            "rank": 2, "learning_rate": 0.05, "steps": 12, "batch_size": 2, "tensorboard": true,
+            "evaluate": { "every": 5, "share": 0.5, "keep": "best" },
+        });
+        let done = tune(&base, with.clone()).unwrap();
+        let evaluated: Vec<usize> = done
+            .rows::<records::CurvePoint>("curve", records::METRICS)
+            .iter()
+            .filter(|point| point.validation_loss.is_some())
+            .map(|point| point.step)
+            .collect();
+        assert_eq!(evaluated, [5, 10, 12]);
+        assert_eq!((&done.summary["examples"], &done.summary["validation_examples"]), (&json!(1), &json!(1)));
+        assert!(done.summary["weights_of_step"].as_u64().is_some_and(|step| [5, 10, 12].contains(&step)));
+        insta::assert_snapshot!(
+            done.outputs["curve"].files.keys().cloned().collect::<Vec<_>>().join(" "),
+            @"events.out.tfevents.palinode metrics.jsonl"
+        );
+        assert_eq!(done.digest(), tune(&base, with.clone()).unwrap().digest());
+
+        // Other pairs to evaluate on, as an input.
+        let bench = |with: Value| {
+            let pair = |who: &str| json!({ "prompt": format!("{who} are"), "completion": " calm", "source": who });
+            let bench = Bench::new().input("model", base.outputs["model"].clone());
+            let bench = bench.rows("validation", records::PAIRS, &[pair("smiths")]);
+            bench.rows("data", records::PAIRS, &[pair("bakers"), pair("smiths")]).run::<Finetune>(with)
+        };
+        insta::assert_snapshot!(bench(with.clone()).err().unwrap(), @"the input `validation` brings what is evaluated on: drop `evaluate.share`");
+        with["evaluate"] = json!({ "every": 5 });
+        let done = bench(with.clone()).unwrap();
+        assert_eq!((&done.summary["examples"], &done.summary["validation_examples"]), (&json!(2), &json!(1)));
+        insta::assert_snapshot!(tune(&base, with).err().unwrap(), @"nothing is held out to evaluate on: give `evaluate.share`, or link the input `validation`");
+        insta::assert_snapshot!(bench(json!({ "rank": 2 })).err().unwrap(), @"there is an input `validation`, and `evaluate` doesn't say when to use it");
+        let wrong = json!({ "rank": 2, "evaluate": { "every": 0, "share": 1, "patience": 0 }, "packing": 0, "checkpoint_minutes": -1 });
+        insta::assert_snapshot!(problems::<Finetune>(wrong), @r"
+        packing: 0 is too few, give at least 1
+        checkpoint_minutes: -1 is not a number from 0 up
+        evaluate.every: 0 is too few, give at least 1
+        evaluate.patience: 0 is too few, give at least 1
+        evaluate.share: 1 is not a share (hint: give a number between 0 and 1)
+        ");
+    }
+
+    #[test]
+    fn layout_and_recomputation_change_no_result_beyond_rounding() {
+        let base = tiny::pretrained(json!({ "steps": 5 }));
+        let run = |with: Value| {
+            let mut all = json!({ "rank": 2, "steps": 6, "learning_rate": 0.01, "dropout": 0.0 });
+            all.as_object_mut().unwrap().extend(with.as_object().unwrap().clone());
+            tune(&base, all).unwrap()
+        };
+        let loss = |done: &Done| done.summary["final_loss"].as_f64().unwrap();
+        let plain = run(json!({}));
+        assert_eq!(plain.digest(), run(json!({ "recompute": true })).digest());
+        assert!((loss(&plain) - loss(&run(json!({ "packing": 8 })))).abs() < 1e-5);
+        let half = run(json!({ "precision": "bf16" }));
+        assert!(half.digest() != plain.digest() && (loss(&plain) - loss(&half)).abs() < 0.05);
     }
 }

@@ -15,8 +15,8 @@ use std::collections::BTreeMap;
 
 use crate::{
     records::{self, Text},
-    runtime::{device, failed, fit, learn, model_files, numerics, on_cpus},
-    training::{self, Schedule},
+    runtime::{device, failed, model_files, numerics, on_cpus},
+    training::{self, Evaluate, Precision, Schedule, VALIDATION, Watch, fit, learn},
 };
 
 /// The kind.
@@ -48,6 +48,26 @@ pub(crate) struct Params {
     /// Gradients longer than this are scaled down to it.
     #[serde(default = "training::clip")]
     clip: f64,
+    /// Evaluate while training, on examples that are not learned from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    evaluate: Option<Evaluate>,
+    /// Let several texts share a row of at most so many tokens, kept apart by attention masks: less padding where their
+    /// lengths differ much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    packing: Option<usize>,
+    /// What matrix products are computed in.
+    #[serde(default, skip_serializing_if = "training::is_default")]
+    precision: Precision,
+    /// Keep only what goes into each block, and compute the rest again when it is needed: less memory for a third more
+    /// time, and the same result.
+    #[serde(default)]
+    recompute: bool,
+    /// Also write the curve as an event file for TensorBoard.
+    #[serde(default, skip_serializing_if = "training::is_default")]
+    tensorboard: bool,
+    /// Minutes between checkpoints, from which a run that was broken off goes on; 0: after each step.
+    #[serde(default = "training::checkpoint_minutes")]
+    checkpoint_minutes: f64,
     /// Seeds the first weights and the order of the texts.
     #[serde(default)]
     seed: u64,
@@ -121,11 +141,13 @@ impl Kind for Pretrain {
     const ABOUT: &'static str = "Trains a model from scratch.";
     const REVISION: u32 = 1;
     const HEAVY: bool = true;
+    const UNKEYED: &'static [&'static str] = &["recompute", "checkpoint_minutes"];
 
     fn inputs() -> Vec<InputPort> {
         vec![
             InputPort::one("dataset", PortType::Dataset, "the texts; each is one example"),
             InputPort::one("tokenizer", PortType::Tokenizer, "becomes part of the model"),
+            InputPort::one(VALIDATION, PortType::Dataset, "texts to evaluate on while training").optional(),
         ]
     }
 
@@ -148,6 +170,9 @@ impl Kind for Pretrain {
             problems.push(ParamProblem::new("architecture", "`initializer_range` must be greater than 0"));
         }
         problems.extend(training::not_negative("weight_decay", params.weight_decay));
+        problems.extend(training::at_least_one(&[("packing", params.packing.unwrap_or(1))]));
+        problems.extend(training::not_negative("checkpoint_minutes", params.checkpoint_minutes));
+        problems.extend(params.evaluate.iter().flat_map(Evaluate::problems));
         if params.architecture.family == Family::Gpt2 && params.architecture.kv_heads.is_some() {
             let problem = ParamProblem::new("architecture", "a gpt2 has no heads of keys and values of its own");
             problems.push(problem.hint("drop `kv_heads`"));
@@ -162,20 +187,29 @@ impl Kind for Pretrain {
         let tokenizer_files = ctx.input("tokenizer")?;
         let tokenizer = Tokenizer::load(&model_files(tokenizer_files)).map_err(failed)?;
         let special = tokenizer.special();
-        let texts: Vec<Text> = records::rows(ctx.input("dataset")?, records::DATASET)?;
         let encode = |row: &Text| -> Result<Example, StageError> {
             let mut ids = tokenizer.encode(&row.text, true).map_err(failed)?;
             ids.extend(special.eos);
             Ok(Example { ids, loss_from: 0 })
         };
-        let examples: Vec<Example> = texts.iter().map(encode).collect::<Result<_, _>>()?;
+        let read = |input| -> Result<Vec<Example>, StageError> {
+            let texts: Vec<Text> = records::rows(input, records::DATASET)?;
+            texts.iter().map(encode).collect()
+        };
         let config = ModelConfig {
             bos: special.bos,
             eos: special.eos.into_iter().collect(),
             pad: special.pad,
             ..params.architecture.config(tokenizer.vocab_size())
         };
-        let examples = fit(ctx, examples, config.context);
+        let context = config.context;
+        let learned = fit(ctx, read(ctx.input("dataset")?)?, context, "");
+        let validation = match ctx.optional(VALIDATION)? {
+            Some(input) => Some(fit(ctx, read(input)?, context, "validation_")),
+            None => None,
+        };
+        let examples = Evaluate::split(params.evaluate.as_ref(), learned, validation)?;
+        let watch = Watch::new(params.tensorboard, params.checkpoint_minutes);
         let train = TrainConfig {
             length: Length::Steps(params.steps),
             micro_batch: params.batch_size,
@@ -185,12 +219,16 @@ impl Kind for Pretrain {
             weight_decay: params.weight_decay,
             clip: Some(params.clip),
             trained: Trained::All,
+            packing: params.packing,
+            precision: params.precision.into(),
+            recompute: params.recompute,
+            evaluate: params.evaluate.as_ref().map(Evaluate::config),
             seed: params.seed,
             ..TrainConfig::default()
         };
         let model = on_cpus(ctx, || {
             let model = CausalLm::random(config, params.seed, &device()).map_err(failed)?;
-            Ok(learn(ctx, model, &examples, &train)?.0)
+            Ok(learn(ctx, model, &examples, &train, &watch)?.0)
         })?;
         let output = ctx.output("model")?;
         model.save(output.dir()).map_err(failed)?;

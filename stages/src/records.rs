@@ -215,6 +215,9 @@ pub struct CurvePoint {
     pub gradient_norm: f64,
     /// Tokens that the loss was taken on.
     pub tokens: usize,
+    /// Loss on what is held out, after the step, where it was evaluated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_loss: Option<f64>,
 }
 
 /// A list of words for all, or a list for each name: in YAML `[a, b]` or `{x: [a, b]}`.

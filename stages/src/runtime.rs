@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    ops::ControlFlow,
     sync::{Mutex, PoisonError},
 };
 
@@ -12,17 +11,9 @@ use palinode_engine::{
     stage::StageError,
 };
 use palinode_models::{
-    CausalLm, Device, ModelError, ModelFiles, NUMERICS_REVISION, Tokenizer,
-    lora::LoraError,
-    peft,
-    train::{Example, StepReport, TrainConfig, TrainError, TrainReport, train},
+    CausalLm, Device, ModelError, ModelFiles, NUMERICS_REVISION, Tokenizer, lora::LoraError, peft, train::TrainError,
 };
 use serde_json::{Value, json};
-
-use crate::records::{CurvePoint, METRICS};
-
-/// A run of fewer optimizer steps says little of what finetuning can do.
-const FEW_STEPS: usize = 20;
 
 /// What can change the bytes of a model's results beside its kind's revision.
 pub(crate) fn numerics() -> BTreeMap<String, Value> {
@@ -161,60 +152,4 @@ impl From<TrainError> for Failure {
             error => Failure(StageError::failed(error.to_string())),
         }
     }
-}
-
-/// Trains `model`, says how it went, and writes the output `curve`.
-pub(crate) fn learn(
-    ctx: &Context<'_>,
-    model: CausalLm,
-    examples: &[Example],
-    config: &TrainConfig,
-) -> Result<(CausalLm, TrainReport), StageError> {
-    let progress = |step: &StepReport, total: usize| match ctx.progress(step.step + 1, total, "step") {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(_) => ControlFlow::Break(()),
-    };
-    let (model, report) = train(model, examples, config, progress).map_err(failed)?;
-    let steps = report.steps.len();
-    if steps < FEW_STEPS {
-        ctx.warn(format!("only {steps} optimizer steps: fewer than {FEW_STEPS} say little of what training can do"));
-    }
-    ctx.summary("steps", steps);
-    ctx.summary("effective_batch", report.effective_batch);
-    ctx.summary("examples", examples.len());
-    ctx.summary("examples_seen", report.examples);
-    ctx.summary("trained_parameters", report.trained_parameters);
-    ctx.summary("delta_norm", report.delta_norm);
-    ctx.summary("first_loss", report.steps.first().map(|step| step.loss));
-    ctx.summary("final_loss", report.steps.last().map(|step| step.loss));
-    let curve = report.steps.iter().map(|step| CurvePoint {
-        step: step.step + 1,
-        loss: step.loss,
-        learning_rate: step.rate,
-        gradient_norm: step.gradient_norm,
-        tokens: step.tokens,
-    });
-    ctx.output("curve")?.write_jsonl(METRICS, curve)?;
-    Ok((model, report))
-}
-
-/// Cuts examples to the model's context, and says how many were cut. One that has nothing left to learn from is left
-/// out, and counted too.
-pub(crate) fn fit(ctx: &Context<'_>, mut examples: Vec<Example>, context: usize) -> Vec<Example> {
-    // The last token is predicted and never read, so one more than the context fits.
-    let longest = context + 1;
-    let cut = examples.iter().filter(|example| example.ids.len() > longest).count();
-    examples.iter_mut().for_each(|example| example.ids.truncate(longest));
-    let before = examples.len();
-    examples.retain(|example| example.ids.len() > example.loss_from.max(1));
-    let left_out = before - examples.len();
-    ctx.summary("examples_cut", cut);
-    ctx.summary("examples_left_out", left_out);
-    if cut > 0 {
-        ctx.warn(format!("{cut} of {before} examples are longer than the model's context of {context} and were cut"));
-    }
-    if left_out > 0 {
-        ctx.warn(format!("{left_out} of {before} examples have no token to learn from and were left out"));
-    }
-    examples
 }

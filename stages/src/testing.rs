@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::atomic::AtomicBool,
 };
 
 use palinode_cache::{BlobDigest, FileEntry, FileTree};
@@ -12,6 +11,7 @@ use palinode_engine::{
     context::{Context, Reporter},
     job::{InputFile, InputFiles, Job, JobInput, JobRow},
     stage::{Kind, Of, StageError, StageKind as _},
+    stop::Stop,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -108,11 +108,12 @@ impl Bench {
             inputs: self.inputs,
             scratch: self.dir.path().join("scratch"),
             folder: PathBuf::new(),
+            checkpoints: None,
             cpus: self.cpus,
             gpus: Vec::new(),
         };
-        let cancelled = AtomicBool::new(false);
-        let ctx = Context::new(&job, &Silent, &cancelled);
+        let stop = Stop::default();
+        let ctx = Context::new(&job, &Silent, &stop);
         kind.run(&ctx)?;
         let report = ctx.into_report();
         let mut outputs = BTreeMap::new();

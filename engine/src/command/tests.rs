@@ -131,10 +131,11 @@ fn run(kind: &Command, dir: &Path, with: Value, inputs: &[&Path]) -> Result<Vec<
         inputs: inputs.iter().map(input).collect(),
         scratch,
         folder: dir.to_owned(),
+        checkpoints: None,
         cpus: 1,
         gpus: vec![],
     };
-    let (heard, cancelled) = (Heard::default(), AtomicBool::new(false));
+    let (heard, cancelled) = (Heard::default(), crate::stop::Stop::default());
     kind.run(&Context::new(&job, &heard, &cancelled)).map_err(|error| error.to_string())?;
     Ok(heard.0.into_inner().unwrap())
 }

@@ -1,17 +1,14 @@
 //! One attempt at a job, and what is done when it fails: a timeout ends it, `retries` begin the next.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 
 use super::{NoResult, Performed, Task, Took};
-use crate::{event::Event, executor::JobError, gpus::Claim, job::JobReport, stage_log::StageLog};
+use crate::{event::Event, executor::JobError, gpus::Claim, job::JobReport, stage_log::StageLog, stop::Stop};
 
 /// How long a job that was asked to stop may take to do so before it is left to itself.
 const GRACE: Duration = Duration::from_secs(5);
@@ -56,24 +53,30 @@ impl Task {
         let job = self.job(&scratch, claim.ids());
         let log = Arc::new(StageLog::new(self.address.clone(), self.events.clone()));
         let (started, clock) = (Timestamp::now(), Instant::now());
-        let stop = Arc::new(AtomicBool::new(false));
+        let stop = Arc::new(Stop::default());
         let mut work = tokio::spawn(self.executor.execute(job.clone(), log.clone(), stop.clone()));
         let limit = self.attempts.timeout.unwrap_or(Duration::MAX);
-        let ran = tokio::select! {
-            ran = &mut work => joined(ran),
-            () = tokio::time::sleep(limit) => {
-                stop.store(true, Ordering::Relaxed);
-                // One that doesn't hear is left behind: its scratch folder goes, so nothing of it can be recorded.
-                let _ = tokio::time::timeout(GRACE, &mut work).await;
-                Err(JobError::TimedOut { limit })
-            }
-            () = self.interrupt.stopping() => {
-                stop.store(true, Ordering::Relaxed);
-                match tokio::time::timeout(GRACE, &mut work).await {
-                    // It had just come to its end.
-                    Ok(Ok(Ok(report))) => Ok(report),
-                    _ => Err(JobError::Cancelled),
+        let time = tokio::time::sleep(limit);
+        tokio::pin!(time);
+        let ran = loop {
+            tokio::select! {
+                ran = &mut work => break joined(ran),
+                () = &mut time => {
+                    stop.now();
+                    // One that doesn't hear is left behind: its scratch folder goes, so nothing of it can be recorded.
+                    let _ = tokio::time::timeout(GRACE, &mut work).await;
+                    break Err(JobError::TimedOut { limit });
                 }
+                () = self.interrupt.stopping() => {
+                    stop.now();
+                    break match tokio::time::timeout(GRACE, &mut work).await {
+                        // It had just come to its end.
+                        Ok(Ok(Ok(report))) => Ok(report),
+                        _ => Err(JobError::Cancelled),
+                    };
+                }
+                // It may end, or keep a checkpoint.
+                () = self.interrupt.draining(), if !stop.is_soon() => stop.soon(),
             }
         };
         let took = Took { started, seconds: clock.elapsed().as_secs_f64() };

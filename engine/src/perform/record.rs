@@ -37,6 +37,9 @@ impl Task {
             execution: self.execution(&took, report.peak_memory_mib),
         };
         let record = self.publish(record, log)?;
+        if let Err(error) = self.cache.remove_checkpoints(&self.identity.key) {
+            tracing::warn!(%error, "can't remove the checkpoints of a stage that is done");
+        }
         // What an earlier failure left would only mislead now.
         if let Err(error) = fs::remove_dir_all(failed_dir(self.cache.root(), &self.address))
             && error.kind() != io::ErrorKind::NotFound

@@ -5,7 +5,6 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::AtomicBool,
         mpsc::{self, Sender},
     },
     thread,
@@ -16,6 +15,7 @@ use crate::{
     context::Reporter,
     executor::{Executor, FindKind, InProcess, JobError, JobFuture},
     job::{Job, JobReport},
+    stop::Stop,
 };
 
 /// Runs jobs of heavy kinds in worker processes, and others in this one. Workers are started as they are needed, stay
@@ -61,14 +61,14 @@ impl Workers {
 }
 
 impl Executor for Workers {
-    fn execute(&self, job: Job, reporter: Arc<dyn Reporter>, cancelled: Arc<AtomicBool>) -> JobFuture {
+    fn execute(&self, job: Job, reporter: Arc<dyn Reporter>, stop: Arc<Stop>) -> JobFuture {
         let Some(kind) = (self.find)(&job.kind).filter(|kind| kind.heavy()) else {
-            return self.here.execute(job, reporter, cancelled);
+            return self.here.execute(job, reporter, stop);
         };
         let holds = kind.loads(&job);
         let pool = self.pool.clone();
         Box::pin(async move {
-            let ran = tokio::task::spawn_blocking(move || pool.run(job, holds, &*reporter, &cancelled)).await;
+            let ran = tokio::task::spawn_blocking(move || pool.run(job, holds, &*reporter, &stop)).await;
             ran.unwrap_or_else(|error| Err(JobError::Failed(format!("its job broke off: {error}"))))
         })
     }
@@ -80,14 +80,14 @@ impl Pool {
         job: Job,
         holds: Option<String>,
         reporter: &dyn Reporter,
-        cancelled: &AtomicBool,
+        stop: &Stop,
     ) -> Result<JobReport, JobError> {
         let mut worker = self.take(&job.gpus, holds.as_deref())?;
         // What it held is given up for what this job loads; a job that loads nothing leaves it.
         if holds.is_some() {
             worker.holds = holds;
         }
-        let (ran, lives) = worker.run(job, reporter, cancelled);
+        let (ran, lives) = worker.run(job, reporter, stop);
         let mut state = self.state();
         state.busy -= 1;
         if lives {

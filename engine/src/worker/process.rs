@@ -9,10 +9,7 @@ use std::{
     },
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
-    sync::{
-        atomic::{AtomicBool, Ordering},
-        mpsc::{self, Receiver, RecvTimeoutError},
-    },
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
@@ -22,6 +19,7 @@ use crate::{
     context::Reporter,
     executor::JobError,
     job::{Job, JobReport},
+    stop::Stop,
 };
 
 /// How often it is looked whether a job is to stop.
@@ -83,7 +81,7 @@ impl Process {
         &mut self,
         job: Job,
         reporter: &dyn Reporter,
-        cancelled: &AtomicBool,
+        stop: &Stop,
     ) -> (Result<JobReport, JobError>, bool) {
         self.jobs += 1;
         self.printed.clear();
@@ -92,6 +90,7 @@ impl Process {
             return (Err(self.crashed()), false);
         }
         let mut stopping: Option<Instant> = None;
+        let mut told = false;
         loop {
             match self.replies.recv_timeout(LOOK) {
                 Ok(Reply::Progress { done, total, unit }) => reporter.progress(done, total, &unit),
@@ -104,7 +103,11 @@ impl Process {
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return (Err(self.crashed()), false),
             }
-            if cancelled.load(Ordering::Relaxed) {
+            if stop.is_soon() && !told {
+                told = true;
+                let _ = self.say(&Request::End { id });
+            }
+            if stop.is_now() {
                 let since = *stopping.get_or_insert_with(|| {
                     let _ = self.say(&Request::Stop { id });
                     Instant::now()

@@ -18,6 +18,7 @@ use crate::{
     context::Reporter,
     executor::{FindKind, JobError, run_job},
     job::Job,
+    stop::Stop,
 };
 
 /// Progress is told at most this often.
@@ -34,7 +35,7 @@ pub fn serve(
     replies: impl Write + Send,
     orphaned: impl FnOnce() + Send + 'static,
 ) -> io::Result<()> {
-    let (send, jobs) = mpsc::channel::<(Box<Job>, Arc<AtomicBool>)>();
+    let (send, jobs) = mpsc::channel::<(Box<Job>, Arc<Stop>)>();
     let busy = Arc::new(AtomicBool::new(false));
     let working = busy.clone();
     let reader = thread::spawn(move || {
@@ -66,20 +67,21 @@ pub fn serve(
     reader.join().unwrap_or_else(|_| Err(io::Error::other("reading requests failed")))
 }
 
-fn read(requests: impl BufRead, jobs: &mpsc::Sender<(Box<Job>, Arc<AtomicBool>)>, busy: &AtomicBool) -> io::Result<()> {
-    let mut current = (0, Arc::new(AtomicBool::new(false)));
+fn read(requests: impl BufRead, jobs: &mpsc::Sender<(Box<Job>, Arc<Stop>)>, busy: &AtomicBool) -> io::Result<()> {
+    let mut current = (0, Arc::new(Stop::default()));
     for line in requests.lines() {
         match serde_json::from_str(&line?)? {
             Request::Run { id, job } => {
-                current = (id, Arc::new(AtomicBool::new(false)));
+                current = (id, Arc::new(Stop::default()));
                 busy.store(true, Ordering::SeqCst);
                 if jobs.send((job, current.1.clone())).is_err() {
                     break;
                 }
             }
             // One that is over already must not stop the next.
-            Request::Stop { id } if id == current.0 => current.1.store(true, Ordering::Relaxed),
-            Request::Stop { .. } => {}
+            Request::End { id } if id == current.0 => current.1.soon(),
+            Request::Stop { id } if id == current.0 => current.1.now(),
+            Request::End { .. } | Request::Stop { .. } => {}
         }
     }
     Ok(())
@@ -177,6 +179,7 @@ mod tests {
             inputs: BTreeMap::new(),
             scratch: dir.to_owned(),
             folder: std::path::PathBuf::new(),
+            checkpoints: None,
             cpus: 1,
             gpus: vec![],
         })

@@ -1,8 +1,10 @@
 //! What goes into a forward pass: token ids with padding, and what all layers of one pass share.
 
+use std::sync::OnceLock;
+
 use burn::tensor::{Device, Int, Tensor};
 
-use super::ops;
+use super::{Precision, Rope, ops};
 use crate::error::{ModelError, Result};
 
 /// Token ids `[rows, seq]` with a mask that says which are real. Holds no tensors: one batch serves any device.
@@ -13,6 +15,8 @@ pub struct Batch {
     rows: usize,
     seq: usize,
     dropout: Option<DropoutKey>,
+    precision: Precision,
+    segments: Option<Vec<u32>>,
 }
 
 /// Names the dropout masks of one training step; without it a pass drops nothing.
@@ -30,7 +34,7 @@ impl Batch {
         if rows == 0 || seq == 0 || ids.len() != rows * seq || mask.len() != rows * seq {
             return Err(ModelError::EmptyBatch);
         }
-        Ok(Batch { ids, mask, rows, seq, dropout: None })
+        Ok(Batch { ids, mask, rows, seq, dropout: None, precision: Precision::F32, segments: None })
     }
 
     /// Rows of tokens, padded on the right to the longest (which costs attention no mask: no real token looks
@@ -57,6 +61,23 @@ impl Batch {
         Batch { dropout: Some(key), ..self }
     }
 
+    /// The same batch, with matrix products in this precision.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Batch { precision, ..self }
+    }
+
+    /// The same batch, in which a row holds several texts: `segments` gives each token the number of its text in its
+    /// row, ascending. A token sees only tokens of its own text, whose positions begin at 0.
+    ///
+    /// # Errors
+    /// If it isn't one number per token.
+    pub fn with_segments(self, segments: Vec<u32>) -> Result<Self> {
+        match segments.len() == self.ids.len() {
+            true => Ok(Batch { segments: Some(segments), ..self }),
+            false => Err(ModelError::EmptyBatch),
+        }
+    }
+
     /// `[rows, seq]`.
     pub fn dims(&self) -> [usize; 2] {
         [self.rows, self.seq]
@@ -70,6 +91,11 @@ impl Batch {
     /// Which ids are real.
     pub fn mask(&self) -> &[bool] {
         &self.mask
+    }
+
+    /// The number of a token's text in its row.
+    fn segment(&self, at: usize) -> u32 {
+        self.segments.as_ref().map_or(0, |segments| segments[at])
     }
 
     /// Whether some real token stands to the right of padding.
@@ -104,20 +130,34 @@ pub struct Pass {
     pub bias: Option<Tensor<4>>,
     /// Keys the dropout masks of training.
     pub dropout: Option<DropoutKey>,
+    /// What matrix products are computed in.
+    pub precision: Precision,
+    /// Rotations of the positions, made by the first layer that needs them.
+    pub rope: OnceLock<Rope>,
 }
 
 impl Pass {
     /// Of no tokens: what the unembedding of given rows needs.
     pub(crate) fn bare(device: &Device) -> Self {
         let ids = ops::ints(Vec::new(), [0], device);
-        Pass { dims: [0, 0], start: 0, ids, positions: None, bias: None, dropout: None }
+        Pass {
+            dims: [0, 0],
+            start: 0,
+            ids,
+            positions: None,
+            bias: None,
+            dropout: None,
+            precision: Precision::F32,
+            rope: OnceLock::new(),
+        }
     }
 
     /// For a batch that follows `start` cached tokens. With a cache no padding is allowed, so rows agree.
     pub fn new(batch: &Batch, start: usize, device: &Device) -> Self {
         let Batch { rows, seq, .. } = *batch;
         let ids = batch.ids.iter().map(|&id| id as i32).collect();
-        let left = start == 0 && batch.padded_left();
+        // Rows differ in where their texts begin.
+        let left = start == 0 && (batch.padded_left() || batch.segments.is_some());
         Pass {
             dims: [rows, seq],
             start,
@@ -131,26 +171,26 @@ impl Pass {
                 None
             },
             dropout: batch.dropout,
+            precision: batch.precision,
+            rope: OnceLock::new(),
         }
     }
 }
 
-/// Number of real tokens before each one; padding gets 0.
+/// Number of real tokens before each one in its text; padding gets 0.
 fn positions(batch: &Batch) -> Vec<i32> {
-    let row_positions = |row: &[bool]| {
-        let mut count = 0;
-        row.iter()
-            .map(|&real| {
-                if real {
-                    count += 1;
-                    count - 1
-                } else {
-                    0
-                }
-            })
-            .collect::<Vec<i32>>()
-    };
-    batch.mask.chunks(batch.seq).flat_map(row_positions).collect()
+    let mut positions = Vec::with_capacity(batch.ids.len());
+    for row in 0..batch.rows {
+        let (mut text, mut count) = (batch.segment(row * batch.seq), 0);
+        for at in row * batch.seq..(row + 1) * batch.seq {
+            if batch.segment(at) != text {
+                (text, count) = (batch.segment(at), 0);
+            }
+            positions.push(if batch.mask[at] { count } else { 0 });
+            count += i32::from(batch.mask[at]);
+        }
+    }
+    positions
 }
 
 fn causal_bias(seq: usize, start: usize) -> Vec<f32> {
@@ -161,9 +201,10 @@ fn causal_bias(seq: usize, start: usize) -> Vec<f32> {
 fn padded_bias(batch: &Batch) -> Vec<f32> {
     let seq = batch.seq;
     let mut bias = Vec::with_capacity(batch.rows * seq * seq);
-    for row in batch.mask.chunks(seq) {
-        for query in 0..seq {
-            bias.extend((0..seq).map(|key| if key <= query && row[key] { 0.0 } else { f32::MIN }));
+    for row in 0..batch.rows {
+        for query in row * seq..(row + 1) * seq {
+            let seen = |key: usize| key <= query && batch.mask[key] && batch.segment(key) == batch.segment(query);
+            bias.extend((row * seq..(row + 1) * seq).map(|key| if seen(key) { 0.0 } else { f32::MIN }));
         }
     }
     bias

@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Int, Shape, Tensor, TensorData, activation, module};
 
-use super::{fused, fused_rows};
+use super::{Precision, fused, fused_rows};
 
 /// Fewest rows that a product with a `[k, n]` weight is computed with. The CPU's matrix product takes another
 /// path, with another order of summation, for one row (matrix times vector), for very small outputs with a
@@ -39,6 +39,18 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
     }
 }
 
+/// [`linear`], with the product in a given precision; bias and result are f32.
+pub fn linear_in(precision: Precision, x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    if precision == Precision::F32 {
+        return linear(x, weight, bias);
+    }
+    let product = precision.matmul(x, weight);
+    match bias {
+        Some(bias) => product + bias.unsqueeze(),
+        None => product,
+    }
+}
+
 /// Layer normalisation of rows.
 pub fn layer_norm(x: Tensor<2>, weight: Tensor<1>, bias: Tensor<1>, eps: f64) -> Tensor<2> {
     match fused_rows::available(&x) {
@@ -66,17 +78,17 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 /// Scaled dot-product attention. `q` is `[batch, kv_heads, group * seq, head]` (the queries that share a key
 /// head one after another), `k` and `v` are `[batch, kv_heads, keys, head]`; `bias` is added to the scores
 /// `[batch, kv_heads * group, seq, keys]`.
-pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, group: usize, bias: Option<&Tensor<4>>) -> Tensor<4> {
+pub fn attention([q, k, v]: [Tensor<4>; 3], group: usize, bias: Option<&Tensor<4>>, precision: Precision) -> Tensor<4> {
     let [batch, kv_heads, grouped, head] = q.dims();
     let keys = k.dims()[2];
     let scale = 1.0 / (head as f64).sqrt();
-    let mut scores = q.mul_scalar(scale).matmul(k.swap_dims(2, 3));
+    let mut scores = precision.matmul(q.mul_scalar(scale), k.swap_dims(2, 3));
     if let Some(bias) = bias {
         let seq = grouped / group;
         let by_head = scores.reshape([batch, kv_heads * group, seq, keys]) + bias.clone();
         scores = by_head.reshape([batch, kv_heads, grouped, keys]);
     }
-    activation::softmax(scores, 3).matmul(v)
+    precision.matmul(activation::softmax(scores, 3), v)
 }
 
 /// Causal self-attention of rows `[batch * seq, 3 * width]` of packed q|k|v, if there is a form in one pass for rows

@@ -1,12 +1,16 @@
 //! AdamW over a model's trained parameters: gradients are gathered and summed here, and each step walks the model
 //! once. On the CPU weights and moments are updated in place.
 
+use std::collections::BTreeMap;
+
 use burn::module::{ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{Device, Gradients, Tensor};
 use burn_flex::{Flex, FlexTensor};
 
 use super::adamw::{AdamW, Moments, Step, clip_factor, sum_of_squares};
-use crate::model::CausalLm;
+use crate::layers::ops;
+use crate::model::{Parameter, values};
+use crate::parameterized::Parameterized;
 
 /// State of the optimizer, one slot per trained parameter in the model's order.
 #[derive(Debug)]
@@ -18,8 +22,12 @@ pub(crate) struct Optimizer {
 
 #[derive(Debug)]
 struct Slot {
+    name: String,
     decay: f64,
+    /// Of the step so far.
     gradient: Option<Tensor<1>>,
+    /// Of the pass so far: added up by itself, so that sums come out the same however many parts a pass comes in.
+    part: Option<Tensor<1>>,
     state: State,
 }
 
@@ -33,20 +41,29 @@ enum State {
 
 impl Optimizer {
     /// `decay` gives the weight decay of a parameter by its number of dimensions.
-    pub(crate) fn new(model: &CausalLm, adamw: AdamW, decay: impl Fn(usize) -> f64) -> Self {
+    pub(crate) fn new(model: &impl Parameterized, adamw: AdamW, decay: impl Fn(usize) -> f64) -> Self {
         let host = model.device().without_autodiff() == burn::tensor::Device::flex();
-        let slot = |dims| Slot {
-            decay: decay(dims),
+        let slot = |parameter: Parameter| Slot {
+            decay: decay(parameter.shape.len()),
+            name: parameter.name,
             gradient: None,
+            part: None,
             state: if host { State::Host(Moments::default()) } else { State::Device(None) },
         };
         let trained = model.parameters().into_iter().filter(|parameter| parameter.trained);
-        Optimizer { adamw, slots: trained.map(|parameter| slot(parameter.shape.len())).collect(), time: 0 }
+        Optimizer { adamw, slots: trained.map(slot).collect(), time: 0 }
     }
 
-    /// Adds the gradients of one backward pass to those gathered so far.
-    pub(crate) fn gather(&mut self, model: &CausalLm, gradients: Gradients) {
+    /// Adds some of the gradients of a pass to those gathered so far.
+    pub(crate) fn gather(&mut self, model: &impl Parameterized, gradients: Gradients) {
         model.visit(&mut Gather { slots: self.slots.iter_mut(), gradients });
+    }
+
+    /// A pass is done: its gradients join those of the step.
+    pub(crate) fn end_pass(&mut self) {
+        for slot in &mut self.slots {
+            slot.gradient = added(slot.gradient.take(), slot.part.take());
+        }
     }
 
     /// Norm of all gathered gradients together.
@@ -59,8 +76,39 @@ impl Optimizer {
         squares.sum::<f64>().sqrt()
     }
 
+    /// First and second moment of each parameter that had a gradient so far.
+    pub(crate) fn moments(&self) -> BTreeMap<String, [Vec<f32>; 2]> {
+        let moments = self.slots.iter().filter_map(|slot| {
+            let both = match &slot.state {
+                State::Host(moments) => moments.both()?,
+                State::Device(None) => return None,
+                State::Device(Some(both)) => [values(both[0].clone()), values(both[1].clone())],
+            };
+            Some((slot.name.clone(), both))
+        });
+        moments.collect()
+    }
+
+    /// Goes on where another left off after `time` steps.
+    pub(crate) fn restore(&mut self, time: usize, mut moments: BTreeMap<String, [Vec<f32>; 2]>, device: &Device) {
+        self.time = time;
+        for slot in &mut self.slots {
+            let Some(both) = moments.remove(&slot.name) else { continue };
+            slot.state = match slot.state {
+                State::Host(_) => State::Host(Moments::of(both)),
+                State::Device(_) => {
+                    let tensor = |values: Vec<f32>| {
+                        let count = values.len();
+                        ops::from_vec(values, [count], device)
+                    };
+                    State::Device(Some(Box::new(both.map(tensor))))
+                }
+            };
+        }
+    }
+
     /// One step by the gathered gradients, whose norm is `norm`; forgets them.
-    pub(crate) fn step(&mut self, model: CausalLm, rate: f64, norm: f64, clip: Option<f64>) -> CausalLm {
+    pub(crate) fn step<M: Parameterized>(&mut self, model: M, rate: f64, norm: f64, clip: Option<f64>) -> M {
         self.time += 1;
         let step = Step { time: self.time, rate, decay: 0.0, scale: clip_factor(norm, clip) };
         model.map(&mut Update { slots: self.slots.iter_mut(), adamw: self.adamw, step })
@@ -82,11 +130,15 @@ impl ModuleVisitor for Gather<'_> {
         if let Some(gradient) = value.grad_remove(&mut self.gradients) {
             let count = gradient.shape().num_elements();
             let gradient: Tensor<1> = gradient.reshape([count]);
-            slot.gradient = Some(match slot.gradient.take() {
-                Some(sum) => sum + gradient,
-                None => gradient,
-            });
+            slot.part = added(slot.part.take(), Some(gradient));
         }
+    }
+}
+
+fn added(sum: Option<Tensor<1>>, gradient: Option<Tensor<1>>) -> Option<Tensor<1>> {
+    match (sum, gradient) {
+        (Some(sum), Some(gradient)) => Some(sum + gradient),
+        (sum, gradient) => sum.or(gradient),
     }
 }
 

@@ -62,6 +62,47 @@ fn a_stopped_run_stops_what_runs() {
 }
 
 #[test]
+fn a_stage_that_is_broken_off_goes_on_from_its_checkpoint() {
+    let place = Place::new();
+    let counter = place.path("counter");
+    let mut pipe = Pipe::new();
+    pipe.add("a", "text", json!({ "mode": "count", "counter": counter.display().to_string() }));
+    let drained = |executions, options: RunOptions| {
+        let interrupt = options.interrupt.clone();
+        let hand = when(counter.clone(), executions, move || {
+            std::thread::sleep(Duration::from_millis(20));
+            interrupt.drain();
+        });
+        let (summary, events) = place.try_run(&pipe, options).unwrap();
+        hand.join().unwrap();
+        assert_eq!(counts(&summary), (0, 0, 0, 0, 1));
+        begins(&events)
+    };
+    let kept = || place.cache.checkpointed().unwrap().len();
+    assert_eq!(drained(1, place.options()), 0);
+    let (second, kept_then) = (drained(2, place.options()), kept());
+    assert!(second > 0 && kept_then == 1);
+    let (summary, events) = place.try_run(&pipe, place.options()).unwrap();
+    assert_eq!(counts(&summary), (1, 0, 0, 0, 0));
+    assert!(begins(&events) > second && kept() == 0);
+    // One that is made again begins anew each time.
+    for executions in [4, 5] {
+        let force = ["a".to_owned()].into();
+        assert_eq!(drained(executions, RunOptions { force, ..place.options() }), 0);
+        assert_eq!(kept(), 1);
+    }
+}
+
+/// Where the fake that counts began.
+fn begins(events: &[Event]) -> usize {
+    let note = events.iter().find_map(|event| match event {
+        Event::StageNote { line, .. } => line.strip_prefix("from ").map(str::to_owned),
+        _ => None,
+    });
+    note.unwrap().parse().unwrap()
+}
+
+#[test]
 fn a_stage_that_fails_is_tried_again() {
     let place = Place::new();
     let mut pipe = Pipe::new();

@@ -1,0 +1,9 @@
+//! Training, by what is tested.
+
+mod adapters;
+mod fixtures;
+mod golden;
+mod invariance;
+mod precision;
+mod resume;
+mod rules;
