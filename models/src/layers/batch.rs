@@ -2,7 +2,7 @@
 
 use burn::tensor::{Device, Int, Tensor};
 
-use super::ops;
+use super::{cache::Span, ops};
 use crate::error::{ModelError, Result};
 
 /// Token ids `[rows, seq]` with a mask that says which are real. Holds no tensors: one batch serves any device.
@@ -104,13 +104,15 @@ pub struct Pass {
     pub bias: Option<Tensor<4>>,
     /// Keys the dropout masks of training.
     pub dropout: Option<DropoutKey>,
+    /// Where the tokens of each row lie, given only where rows of different lengths lie one behind the other.
+    pub(crate) spans: Vec<Span>,
 }
 
 impl Pass {
     /// Of no tokens: what the unembedding of given rows needs.
     pub(crate) fn bare(device: &Device) -> Self {
         let ids = ops::ints(Vec::new(), [0], device);
-        Pass { dims: [0, 0], start: 0, ids, positions: None, bias: None, dropout: None }
+        Pass { dims: [0, 0], start: 0, ids, positions: None, bias: None, dropout: None, spans: Vec::new() }
     }
 
     /// For a batch that follows `start` cached tokens. With a cache no padding is allowed, so rows agree.
@@ -131,6 +133,7 @@ impl Pass {
                 None
             },
             dropout: batch.dropout,
+            spans: Vec::new(),
         }
     }
 }

@@ -290,7 +290,10 @@ fn select(model: CausalLm, trained: &Trained) -> Result<CausalLm, TrainError> {
     let names: Box<dyn Fn(&str) -> bool> = match trained {
         Trained::All => Box::new(|_| true),
         Trained::Adapters if !has_adapters(&model) => return Err(TrainError::NoAdapters),
-        Trained::Adapters => Box::new(is_adapter),
+        Trained::Adapters => {
+            let beside = model.clone();
+            Box::new(move |name| is_adapter(name) || beside.is_saved(name))
+        }
         Trained::Weights(targets) => {
             let names: Vec<String> =
                 targets.resolve(&model)?.into_iter().map(|path| format!("{path}.weight")).collect();
