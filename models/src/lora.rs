@@ -69,6 +69,14 @@ pub enum LoraError {
         /// Names that would do.
         candidates: Vec<String>,
     },
+    /// A regular expression that matches no linear layer.
+    #[error("the regular expression `{pattern}` matches no linear layer's whole path, such as `{example}`")]
+    UnmatchedTargets {
+        /// The expression.
+        pattern: String,
+        /// A path of the model.
+        example: String,
+    },
     /// A module to save that is none of the model's.
     #[error("no module's path ends in `{name}` (modules_to_save); the model has {}", .candidates.join(", "))]
     UnknownModule {

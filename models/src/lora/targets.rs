@@ -147,7 +147,9 @@ fn choose(paths: &[String], config: &LoraConfig, unmatched: Unmatched) -> Result
     }
     if chosen.is_empty() {
         return Err(match &config.targets {
-            Targets::Pattern(pattern) => unknown(pattern),
+            Targets::Pattern(pattern) => {
+                LoraError::UnmatchedTargets { pattern: pattern.clone(), example: example_of(paths) }
+            }
             _ => LoraError::State(format!(
                 "LoRA has no target: what is left out (exclude_modules, layers_to_transform, modules_to_save) leaves \
                  none of {}",
@@ -156,6 +158,11 @@ fn choose(paths: &[String], config: &LoraConfig, unmatched: Unmatched) -> Result
         });
     }
     Ok(chosen)
+}
+
+/// A path to learn from: that of an attention's layer says most.
+fn example_of(paths: &[String]) -> String {
+    paths.iter().find(|path| path.contains("attn")).or(paths.first()).cloned().unwrap_or_default()
 }
 
 enum Matcher {
