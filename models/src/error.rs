@@ -78,6 +78,25 @@ pub enum ModelError {
         /// What the model has.
         context: usize,
     },
+    /// A prompt that is longer than the model's context.
+    #[error("prompt {prompt} has {length} tokens, and the model's context is {context}: shorten it")]
+    PromptLength {
+        /// Which, counted from 0.
+        prompt: usize,
+        /// Its tokens.
+        length: usize,
+        /// What the model has.
+        context: usize,
+    },
+    /// A prompt without tokens, of a tokenizer that has none to begin a text with.
+    #[error("prompt {prompt} has no token to continue, and the tokenizer has none that begins a text")]
+    EmptyPrompt {
+        /// Which, counted from 0.
+        prompt: usize,
+    },
+    /// Options of generating that contradict each other, or are out of range.
+    #[error("{0}")]
+    Generation(String),
     /// A token id outside the vocabulary.
     #[error("token id {id} is outside the vocabulary of {vocab}")]
     TokenId {
@@ -92,6 +111,9 @@ pub enum ModelError {
     /// The model's logits hold a NaN.
     #[error("the model's logits are not numbers (NaN)")]
     NotANumber,
+    /// The model gives no token any probability.
+    #[error("no token can be chosen: the model's logits are all -inf")]
+    NoToken,
     /// The caller asked to stop.
     #[error("stopped")]
     Cancelled,

@@ -1,16 +1,24 @@
-//! Continuing prompts, many at a time. What a prompt comes to does not depend on the batch it is in: prompts are
-//! grouped by length so that no padding enters a sum, rows that are finished leave the batch, and random choices
-//! are keyed by prompt, sample and token.
+//! Continuing prompts, many at a time: greedily, by drawing, or by beam search. What a prompt comes to does not depend
+//! on the batch it is in: prompts of different lengths share a batch without padding (on the CPU), rows that are
+//! finished leave it and others take their places, and random choices are keyed by prompt, sample and token.
+//!
+//! | file | what for |
+//! |---|---|
+//! | `rows` | one token at a time for all rows of a batch |
+//! | `beam` | beam search, as transformers does it |
+//! | `ending` | what ends a continuation: end-of-text tokens, stop texts, room |
 
-use std::collections::BTreeMap;
+mod beam;
+mod ending;
+mod rows;
 
 use crate::config::{ModelConfig, eos_ids};
 use crate::error::{ModelError, Result};
 use crate::files::ModelFiles;
-use crate::layers::{Batch, ops};
-use crate::model::{CausalLm, values};
+use crate::layers::Layout;
+use crate::model::CausalLm;
 use crate::rng;
-use crate::sampling::{SampleKey, Sampling};
+use crate::sampling::Sampling;
 use crate::tokenizer::Tokenizer;
 
 /// A text to continue.
@@ -44,18 +52,24 @@ impl Prompt {
 pub struct GenerateOptions {
     /// Most tokens to add.
     pub max_new_tokens: usize,
-    /// Continuations per prompt.
+    /// Continuations per prompt; with beams the best of them.
     pub samples: usize,
-    /// Texts that end a continuation; they are not part of it.
+    /// Texts that end a continuation, even where they span tokens; they are not part of it.
     pub stop: Vec<String>,
     /// Tokens that end a continuation; see [`end_of_text`].
     pub eos: Vec<u32>,
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// Beam search in place of choosing token by token.
+    pub beams: Option<Beams>,
+    /// Whether to tell the log-probability of each token chosen.
+    pub logprobs: bool,
     /// Seed of the choices.
     pub seed: u64,
-    /// Most continuations made at once.
+    /// Most continuations (or beams) made at once.
     pub batch_size: usize,
+    /// How rows of different lengths share a batch; what suits the device, if not said.
+    pub layout: Option<Layout>,
 }
 
 impl Default for GenerateOptions {
@@ -66,10 +80,44 @@ impl Default for GenerateOptions {
             stop: Vec::new(),
             eos: Vec::new(),
             sampling: Sampling::greedy(),
+            beams: None,
+            logprobs: false,
             seed: 0,
             batch_size: 32,
+            layout: None,
         }
     }
+}
+
+/// Beam search with transformers' parameters and defaults.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Beams {
+    /// Continuations kept at each token (`num_beams`).
+    pub beams: usize,
+    /// A finished continuation of `n` tokens has the score `sum of log-probabilities / n^length_penalty`.
+    pub length_penalty: f64,
+    /// When a prompt's search ends.
+    pub early_stopping: EarlyStopping,
+}
+
+impl Beams {
+    /// As many beams, the rest as transformers has it.
+    pub fn new(beams: usize) -> Self {
+        Beams { beams, length_penalty: 1.0, early_stopping: EarlyStopping::Heuristic }
+    }
+}
+
+/// When a beam search ends that could still go on.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum EarlyStopping {
+    /// When the best beam, if it ended now, would be no better than the worst of `beams` finished ones: transformers'
+    /// `False`, its default.
+    #[default]
+    Heuristic,
+    /// As soon as `beams` are finished: `True`.
+    AtOnce,
+    /// When no beam can become better than the worst finished one: `"never"`.
+    Never,
 }
 
 /// Why a continuation ended.
@@ -95,11 +143,11 @@ impl Finish {
 }
 
 /// One continuation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Completion {
     /// Number of the prompt.
     pub prompt: usize,
-    /// Number among the prompt's continuations.
+    /// Number among the prompt's continuations; with beams the best is 0.
     pub sample: usize,
     /// The continuation alone, without special tokens.
     pub text: String,
@@ -107,8 +155,13 @@ pub struct Completion {
     pub tokens: Vec<u32>,
     /// Why it ended.
     pub finish: Finish,
-    /// Whether the model's context left room for fewer than `max_new_tokens`.
+    /// Whether the model's context left room for fewer than `max_new_tokens`, and the continuation met its end.
     pub context_full: bool,
+    /// For each of `tokens` its log-probability in nats, if asked for. Of the model's own distribution
+    /// `log_softmax(logits)`: temperature, penalties and cuts do not change it.
+    pub logprobs: Option<Vec<f64>>,
+    /// What beam search ranked it by, in nats.
+    pub score: Option<f64>,
 }
 
 /// What ends a text by a model's files: `generation_config.json`, else `config.json`, else the tokenizer.
@@ -128,6 +181,10 @@ pub fn end_of_text(files: &ModelFiles, config: &ModelConfig, tokenizer: &Tokeniz
 
 /// Continues each prompt `samples` times; by prompt, then sample. `progress` hears how many of all continuations are
 /// done, after each step, and stops the work with [`ModelError::Cancelled`] by saying `false`.
+///
+/// Never makes a token past the model's context: a continuation that meets its end says so
+/// ([`Completion::context_full`]). A prompt as long as the context thus comes back with nothing added; one that is
+/// longer, or holds no token at all, is an error, before anything is computed.
 pub fn generate(
     model: &CausalLm,
     tokenizer: &Tokenizer,
@@ -135,138 +192,55 @@ pub fn generate(
     options: &GenerateOptions,
     mut progress: impl FnMut(usize, usize) -> bool,
 ) -> Result<Vec<Completion>> {
+    options.check()?;
+    check_prompts(model, prompts)?;
     let total = prompts.len() * options.samples;
-    let mut by_length: BTreeMap<usize, Vec<Row>> = BTreeMap::new();
-    for (number, prompt) in prompts.iter().enumerate() {
-        let rows = by_length.entry(prompt.ids.len()).or_default();
-        rows.extend((0..options.samples).map(|sample| Row { prompt, number, sample, tokens: Vec::new() }));
-    }
-    let mut done = Vec::with_capacity(total);
-    for (length, rows) in by_length {
-        for rows in rows.chunks(options.batch_size.max(1)) {
-            let mut advance = |done: usize| progress(done, total);
-            continue_rows(model, tokenizer, rows.to_vec(), length, options, &mut done, &mut advance)?;
-        }
-    }
+    let mut report = |done: usize| match progress(done, total) {
+        true => Ok(()),
+        false => Err(ModelError::Cancelled),
+    };
+    let mut done = match options.beams {
+        Some(beams) => beam::search(model, tokenizer, prompts, options, beams, &mut report)?,
+        None => rows::run(model, tokenizer, prompts, options, &mut report)?,
+    };
     done.sort_by_key(|completion| (completion.prompt, completion.sample));
     Ok(done)
 }
 
-#[derive(Clone)]
-struct Row<'a> {
-    prompt: &'a Prompt,
-    number: usize,
-    sample: usize,
-    tokens: Vec<u32>,
-}
-
-/// Rows of one length, to their ends.
-fn continue_rows(
-    model: &CausalLm,
-    tokenizer: &Tokenizer,
-    mut rows: Vec<Row>,
-    length: usize,
-    options: &GenerateOptions,
-    done: &mut Vec<Completion>,
-    progress: &mut impl FnMut(usize) -> bool,
-) -> Result<()> {
-    let context = model.config().context;
-    if length > context {
-        return Err(ModelError::ContextLength { length, context });
-    }
-    let budget = options.max_new_tokens.min(context - length);
-    let context_full = budget < options.max_new_tokens;
-    if budget == 0 {
-        for row in rows {
-            done.push(row.finish(String::new(), Finish::Length, context_full));
+impl GenerateOptions {
+    /// Refuses what contradicts itself.
+    fn check(&self) -> Result<()> {
+        let invalid = |reason: String| Err(ModelError::Generation(reason));
+        let Some(beams) = self.beams else { return self.sampling.check() };
+        if beams.beams == 0 {
+            return invalid("beam search needs at least 1 beam".into());
         }
-        return stop_unless(progress(done.len()));
-    }
-    let mut cache = model.cache(length + budget);
-    let prompts: Vec<u32> = rows.iter().flat_map(|row| row.prompt.ids.iter().copied()).collect();
-    let mut input = Batch::new(prompts, vec![true; rows.len() * length], [rows.len(), length])?;
-    loop {
-        let logits = values(model.decode(&input, &mut cache)?);
-        let mut left = Vec::with_capacity(rows.len());
-        let mut kept = Vec::with_capacity(rows.len());
-        for (at, (mut row, logits)) in rows.into_iter().zip(logits.chunks(model.config().vocab_size)).enumerate() {
-            row.choose(logits, options)?;
-            match row.ended(tokenizer, options, budget)? {
-                Some((text, finish)) => {
-                    let short = context_full && finish == Finish::Length;
-                    done.push(row.finish(text, finish, short));
-                }
-                None => {
-                    left.push(row);
-                    kept.push(at as i32);
-                }
-            }
+        if !beams.length_penalty.is_finite() {
+            return invalid(format!("the length penalty is {}, expected a finite number", beams.length_penalty));
         }
-        stop_unless(progress(done.len()))?;
-        if left.is_empty() {
-            return Ok(());
+        if self.samples > beams.beams {
+            return invalid(format!("{} beams can't give {} continuations of a prompt", beams.beams, self.samples));
         }
-        let [before, _] = input.dims();
-        if kept.len() < before {
-            let count = kept.len();
-            cache.keep(ops::ints(kept, [count], &model.device()));
+        if self.sampling.draws() {
+            return invalid("beam search takes the most probable continuations; it doesn't draw".into());
         }
-        rows = left;
-        let last = rows.iter().filter_map(|row| row.tokens.last().copied()).collect();
-        input = Batch::new(last, vec![true; rows.len()], [rows.len(), 1])?;
+        self.sampling.check()
     }
 }
 
-impl Row<'_> {
-    fn choose(&mut self, logits: &[f32], options: &GenerateOptions) -> Result<()> {
-        let key = SampleKey {
-            seed: options.seed,
-            prompt: self.prompt.key,
-            sample: self.sample as u64,
-            token: self.tokens.len() as u64,
-        };
-        let so_far = match options.sampling.repetition_penalty {
-            Some(_) => [&self.prompt.ids[..], &self.tokens].concat(),
-            None => Vec::new(),
-        };
-        let token = options.sampling.choose(logits, &so_far, key);
-        self.tokens.push(token.ok_or(ModelError::NotANumber)?);
-        Ok(())
-    }
-
-    /// Text and reason, if the last token ended the continuation.
-    fn ended(
-        &self,
-        tokenizer: &Tokenizer,
-        options: &GenerateOptions,
-        budget: usize,
-    ) -> Result<Option<(String, Finish)>> {
-        let eos = self.tokens.last().is_some_and(|last| options.eos.contains(last));
-        let full = self.tokens.len() >= budget;
-        if !eos && !full && options.stop.is_empty() {
-            return Ok(None);
+/// Refuses prompts that the model has no place for.
+pub(crate) fn check_prompts(model: &CausalLm, prompts: &[Prompt]) -> Result<()> {
+    let ModelConfig { context, vocab_size: vocab, .. } = *model.config();
+    for (prompt, Prompt { ids, .. }) in prompts.iter().enumerate() {
+        if ids.is_empty() {
+            return Err(ModelError::EmptyPrompt { prompt });
         }
-        // An end-of-text id need not be a special token of the tokenizer; it is never text.
-        let texted = &self.tokens[..self.tokens.len() - usize::from(eos)];
-        let mut text = tokenizer.decode_continuation(&self.prompt.ids, texted)?;
-        let stops = options.stop.iter().filter(|stop| !stop.is_empty());
-        if let Some(at) = stops.filter_map(|stop| text.find(stop.as_str())).min() {
-            text.truncate(at);
-            return Ok(Some((text, Finish::Stop)));
+        if ids.len() > context {
+            return Err(ModelError::PromptLength { prompt, length: ids.len(), context });
         }
-        Ok(match (eos, full) {
-            (true, _) => Some((text, Finish::Eos)),
-            (false, true) => Some((text, Finish::Length)),
-            (false, false) => None,
-        })
+        if let Some(&id) = ids.iter().find(|&&id| id as usize >= vocab) {
+            return Err(ModelError::TokenId { id, vocab });
+        }
     }
-
-    fn finish(self, text: String, finish: Finish, context_full: bool) -> Completion {
-        let Row { number, sample, tokens, .. } = self;
-        Completion { prompt: number, sample, text, tokens, finish, context_full }
-    }
-}
-
-fn stop_unless(go_on: bool) -> Result<()> {
-    if go_on { Ok(()) } else { Err(ModelError::Cancelled) }
+    Ok(())
 }

@@ -10,9 +10,11 @@
 //! | [`train`] | the training loop |
 //! | [`tokenizer`] | text to ids and back; training small tokenizers |
 //! | [`generate`], [`sampling`] | continuing prompts, batched |
+//! | [`choice`] | how probable each of a few given continuations is |
 //! | [`lens`] | the logit lens |
 //! | [`rng`] | counter-based random numbers |
 
+pub mod choice;
 pub mod config;
 mod error;
 pub mod files;
@@ -32,11 +34,12 @@ pub mod train;
 pub mod weights;
 
 pub use burn::tensor::Device;
+pub use choice::{ChoiceScores, score_choices};
 pub use config::{ConfigError, Family, ModelConfig};
 pub use error::{ModelError, Result};
 pub use files::ModelFiles;
-pub use generate::{Completion, Finish, GenerateOptions, Prompt, generate};
-pub use layers::{Batch, DropoutKey};
+pub use generate::{Beams, Completion, EarlyStopping, Finish, GenerateOptions, Prompt, generate};
+pub use layers::{Batch, DropoutKey, Layout};
 pub use lens::{LensPoint, LogitLens};
 pub use model::CausalLm;
 pub use parameterized::Parameterized;
@@ -45,4 +48,4 @@ pub use tokenizer::Tokenizer;
 
 /// Bumped by hand when the same model and the same input give other bytes than before: it is part of the key of
 /// every result that was computed with a model.
-pub const NUMERICS_REVISION: u32 = 1;
+pub const NUMERICS_REVISION: u32 = 2;

@@ -7,7 +7,11 @@ use std::collections::BTreeMap;
 
 use burn::module::Param;
 use burn::tensor::Tensor;
-use serde::{Deserialize, Serialize};
+
+mod targets;
+
+pub(crate) use targets::{AdapterShape, Plan, Unmatched, last_names};
+pub use targets::{LayerFilter, Modules, Targets};
 
 use crate::config::Family;
 use crate::error::ModelError;
@@ -20,7 +24,8 @@ use crate::weights::transposed;
 /// What adapters look like.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoraConfig {
-    /// Width of the bottleneck.
+    /// Width of the bottleneck. May be above the sides of a matrix, as PEFT allows: such an adapter can't say more than
+    /// one of the smaller side's rank ([`oversized`] lists them).
     pub rank: usize,
     /// The adapter's output is scaled by `alpha / rank`.
     pub alpha: f64,
@@ -30,19 +35,19 @@ pub struct LoraConfig {
     pub dropout: f64,
     /// Which linear layers are adapted.
     pub targets: Targets,
+    /// Layers that are not, though `targets` means them.
+    pub exclude: Option<Modules>,
+    /// If given, only the blocks of these numbers are adapted.
+    pub layers: Option<LayerFilter>,
+    /// Other ranks for some layers: the first pattern that matches counts, as PEFT matches.
+    pub rank_pattern: Vec<(String, usize)>,
+    /// Other alphas for some layers.
+    pub alpha_pattern: Vec<(String, f64)>,
+    /// Modules that learn as a whole, in copies that belong to the adapter. They are never adapted besides. A tied
+    /// unembedding or embedding among them parts from the other.
+    pub modules_to_save: Vec<String>,
     /// How `A` starts; `B` starts at 0.
     pub init: LoraInit,
-}
-
-/// Which linear layers are adapted.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum Targets {
-    /// Layers whose path is one of these names or ends in `.` and one of them, as PEFT matches.
-    Names(Vec<String>),
-    /// `all-linear`: every one but the unembedding.
-    #[serde(with = "all_linear")]
-    AllLinear,
 }
 
 /// First values of `A`.
@@ -64,6 +69,42 @@ pub enum LoraError {
         name: String,
         /// Names that would do.
         candidates: Vec<String>,
+    },
+    /// A regular expression that matches no linear layer.
+    #[error("the regular expression `{pattern}` matches no linear layer's whole path, such as `{example}`")]
+    UnmatchedTargets {
+        /// The expression.
+        pattern: String,
+        /// A path of the model.
+        example: String,
+    },
+    /// A module to save that is none of the model's.
+    #[error("no module's path ends in `{name}` (modules_to_save); the model has {}", .candidates.join(", "))]
+    UnknownModule {
+        /// What was asked for.
+        name: String,
+        /// Names that would do.
+        candidates: Vec<String>,
+    },
+    /// A pattern of ranks or alphas that no adapted layer matches.
+    #[error("{key}: `{pattern}` matches none of the adapted layers, such as {example}")]
+    UnmatchedPattern {
+        /// `rank_pattern` or `alpha_pattern`.
+        key: &'static str,
+        /// The pattern.
+        pattern: String,
+        /// An adapted layer.
+        example: String,
+    },
+    /// What should be a regular expression and isn't.
+    #[error("{key}: `{pattern}` is no regular expression: {reason}")]
+    Pattern {
+        /// Where it stands.
+        key: &'static str,
+        /// What stands there.
+        pattern: String,
+        /// The parser's words.
+        reason: String,
     },
     /// Rank, alpha or dropout out of range.
     #[error("LoRA's {field} is {value}, expected {expected}")]
@@ -105,6 +146,11 @@ impl LoraConfig {
             rslora: false,
             dropout: 0.0,
             targets: Targets::AllLinear,
+            exclude: None,
+            layers: None,
+            rank_pattern: Vec::new(),
+            alpha_pattern: Vec::new(),
+            modules_to_save: Vec::new(),
             init: LoraInit::Gaussian(0.02),
         }
     }
@@ -123,18 +169,24 @@ impl LoraConfig {
         }
     }
 
-    /// The factor on `A B`.
+    /// The factor on `A B`, where no pattern says otherwise.
     pub fn scale(&self) -> f64 {
-        self.alpha / if self.rslora { (self.rank as f64).sqrt() } else { self.rank as f64 }
+        self.scale_of(self.rank, self.alpha)
+    }
+
+    fn scale_of(&self, rank: usize, alpha: f64) -> f64 {
+        alpha / if self.rslora { (rank as f64).sqrt() } else { rank as f64 }
     }
 
     fn check(&self) -> Result<(), LoraError> {
         let wrong = |field, value, expected| Err(LoraError::Value { field, value, expected });
-        if self.rank == 0 {
+        if self.rank == 0 || self.rank_pattern.iter().any(|&(_, rank)| rank == 0) {
             return wrong("rank", 0.0, "at least 1");
         }
-        if !(self.alpha.is_finite() && self.alpha > 0.0) {
-            return wrong("alpha", self.alpha, "a positive number");
+        for alpha in self.alpha_pattern.iter().map(|&(_, alpha)| alpha).chain([self.alpha]) {
+            if !(alpha.is_finite() && alpha > 0.0) {
+                return wrong("alpha", alpha, "a positive number");
+            }
         }
         if !(0.0..1.0).contains(&self.dropout) {
             return wrong("dropout", self.dropout, "a number from 0 to below 1");
@@ -143,94 +195,68 @@ impl LoraConfig {
     }
 }
 
-impl Targets {
-    /// Whether the layer at this path is one.
-    pub fn matches(&self, path: &str) -> bool {
-        match self {
-            Targets::AllLinear => path != UNEMBEDDING,
-            Targets::Names(names) => names.iter().any(|name| is_called(path, name)),
-        }
-    }
-
-    /// The paths of all layers that are meant; an error for a name that means none.
-    pub fn resolve(&self, model: &impl Parameterized) -> Result<Vec<String>, LoraError> {
-        let mut model = model.clone();
-        let mut paths = Vec::new();
-        model.each_linear(|path, _| paths.push(path.to_owned()));
-        if let Targets::Names(names) = self {
-            let unknown = |name: &&String| !paths.iter().any(|path| is_called(path, name));
-            if let Some(name) = names.iter().find(unknown) {
-                return Err(LoraError::UnknownTarget { name: name.clone(), candidates: last_names(&paths) });
-            }
-        }
-        paths.retain(|path| self.matches(path));
-        match paths.is_empty() {
-            true => Err(LoraError::State("LoRA has no target".into())),
-            false => Ok(paths),
-        }
-    }
-}
-
-/// Paths by the last of their names, each once.
-pub(crate) fn last_names(paths: &[String]) -> Vec<String> {
-    let mut names: Vec<String> = paths.iter().map(|path| path.rsplit('.').next().unwrap_or(path).to_owned()).collect();
-    names.sort();
-    names.dedup();
-    names
-}
-
-const UNEMBEDDING: &str = "lm_head";
-
-fn is_called(path: &str, name: &str) -> bool {
-    path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-}
-
 /// Puts fresh adapters on the model's target layers; the outputs stay what they were, since `B = 0`. How one
 /// adapter starts depends on the seed and its layer alone, and `A` of a lower rank is the beginning of a higher's.
+///
+/// A name in `targets`, a pattern, or a module to save that means nothing in this model is an error.
 pub fn attach(model: &mut impl Parameterized, config: &LoraConfig, seed: u64) -> Result<(), LoraError> {
-    attach_with(model, config, |layer, [input, output]| {
+    let plan = Plan::new(model, config, Unmatched::Refuse)?;
+    attach_with(model, config, &plan, |_, AdapterShape { layer, rank, .. }, [input, output]| {
         let mut stream = Stream::new(seed, &[INIT, layer as u64]);
         let bound = 1.0 / (input as f64).sqrt();
         let draw = |_| match config.init {
             LoraInit::Gaussian(sigma) => (stream.normal() * sigma) as f32,
             LoraInit::KaimingUniform => ((stream.uniform_f64() * 2.0 - 1.0) * bound) as f32,
         };
-        let rows: Vec<f32> = (0..config.rank * input).map(draw).collect();
-        (transposed(&rows, config.rank, input), vec![0.0; config.rank * output])
+        let rows: Vec<f32> = (0..rank * input).map(draw).collect();
+        (transposed(&rows, rank, input), vec![0.0; rank * output])
     })
 }
 
 /// First word of the streams that `A` is drawn from.
 const INIT: u64 = 0x6c6f_7261;
 
-/// Adapters with the given `A [in, r]` and `B [r, out]`, asked for by the number of the layer and its dims.
+/// Adapters with the given `A [in, r]` and `B [r, out]`, asked for by the layer's path, what the plan has for it, and
+/// its dims.
 pub(crate) fn attach_with(
     model: &mut impl Parameterized,
     config: &LoraConfig,
-    mut factors: impl FnMut(usize, [usize; 2]) -> (Vec<f32>, Vec<f32>),
+    plan: &Plan,
+    mut factors: impl FnMut(&str, AdapterShape, [usize; 2]) -> (Vec<f32>, Vec<f32>),
 ) -> Result<(), LoraError> {
-    config.check()?;
     if has_adapters(model) {
         return Err(LoraError::State("the model has adapters already: merge them first".into()));
     }
-    let paths = config.targets.resolve(model)?;
+    if plan.parts_tied {
+        model.untie();
+    }
+    model.set_saved(plan.saved.clone());
     let device = model.device();
-    let mut layer = 0;
     model.each_linear(|path, linear| {
-        if paths.iter().any(|target| target == path) {
-            let [input, output] = linear.dims();
-            let (a, b) = factors(layer, [input, output]);
+        if let Some(&shape) = plan.adapters.get(path) {
+            let (AdapterShape { layer, rank, scale }, [input, output]) = (shape, linear.dims());
+            let (a, b) = factors(path, shape, [input, output]);
             linear.lora = Some(LoraAdapter {
-                a: Param::from_tensor(ops::from_vec(a, [input, config.rank], &device)),
-                b: Param::from_tensor(ops::from_vec(b, [config.rank, output], &device)),
-                scale: config.scale(),
+                a: Param::from_tensor(ops::from_vec(a, [input, rank], &device)),
+                b: Param::from_tensor(ops::from_vec(b, [rank, output], &device)),
+                scale,
                 dropout: config.dropout,
                 stream: layer as u64,
             });
         }
-        layer += 1;
     });
     Ok(())
+}
+
+/// Adapters of more rank than their matrix can have, by path: the rank, and the smaller side. They work, and cost more
+/// than they can say.
+pub fn oversized(model: &impl Parameterized) -> BTreeMap<String, (usize, usize)> {
+    let side = |adapter: &LoraAdapter| {
+        let ([input, rank], [_, output]) = (adapter.a.val().dims(), adapter.b.val().dims());
+        (rank, input.min(output))
+    };
+    let all = model.adapters().into_iter().map(|(path, adapter)| (path, side(&adapter)));
+    all.filter(|&(_, (rank, side))| rank > side).collect()
 }
 
 /// Whether any layer is adapted.
@@ -320,22 +346,5 @@ impl CausalLm {
     /// All adapters by the path of their layer.
     pub fn adapters(&self) -> BTreeMap<String, LoraAdapter> {
         Parameterized::adapters(self)
-    }
-}
-
-mod all_linear {
-    use serde::{Deserialize, Deserializer, Serializer, de};
-
-    const NAME: &str = "all-linear";
-
-    pub(super) fn serialize<S: Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(NAME)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
-        match String::deserialize(deserializer)?.as_str() {
-            NAME => Ok(()),
-            other => Err(de::Error::unknown_variant(other, &[NAME])),
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! A causal language model of any family: load, start from scratch, save, run, tap, decode.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
@@ -10,7 +10,7 @@ use crate::config::{Family, ModelConfig};
 use crate::error::{ModelError, Result};
 use crate::files::ModelFiles;
 use crate::gpt2::Gpt2;
-use crate::layers::{Batch, KvCache, Linear, Pass, Precision};
+use crate::layers::{AttentionShape, Batch, Embedding, KvCache, Layout, Linear, Pass, Precision, Which, ops};
 use crate::llama::Llama;
 use crate::parameterized::Parameterized;
 use crate::weights::{Load, Random, Weights, transposed, write_safetensors};
@@ -20,6 +20,8 @@ use crate::weights::{Load, Random, Weights, transposed, write_safetensors};
 pub struct CausalLm {
     config: ModelConfig,
     network: Network,
+    /// Parameters that belong to an adapter as a whole (PEFT's `modules_to_save`).
+    saved: BTreeSet<String>,
 }
 
 /// The families. A parameter's path in the module is its Hugging Face name.
@@ -93,7 +95,7 @@ impl CausalLm {
             Family::Gpt2 => name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"),
             Family::Llama => name.ends_with(".rotary_emb.inv_freq"),
         } || tied && name == "lm_head.weight")?;
-        Ok(CausalLm { config, network })
+        Ok(CausalLm { config, network, saved: BTreeSet::new() })
     }
 
     /// With random weights, as transformers starts a model of this family.
@@ -104,7 +106,7 @@ impl CausalLm {
             Family::Gpt2 => Network::Gpt2(Gpt2::build(&config, source, device)?),
             Family::Llama => Network::Llama(Llama::build(&config, source, device)?),
         };
-        Ok(CausalLm { config, network })
+        Ok(CausalLm { config, network, saved: BTreeSet::new() })
     }
 
     /// Writes `config.json` and `model.safetensors` (without adapters). Same weights, same bytes.
@@ -193,30 +195,90 @@ impl CausalLm {
         network!(&self.network, network => network.unembed(hidden, &pass))
     }
 
-    /// Room for `tokens` tokens, at most the context.
+    /// A cache for rows of up to `tokens` tokens, at most the context, in the form that suits the device.
     pub fn cache(&self, tokens: usize) -> KvCache {
-        KvCache::new(self.config.layers, tokens.min(self.config.context))
+        self.cache_in(Layout::of(&self.device()), tokens)
     }
 
-    /// Takes in a batch behind what the cache holds; logits `[batch, vocab]` of each row's last token. The batch
-    /// has no padding.
-    pub fn decode(&self, batch: &Batch, cache: &mut KvCache) -> Result<Tensor<2>> {
-        let [rows, seq] = batch.dims();
-        batch.check(cache.len(), cache.capacity(), self.config.vocab_size)?;
-        let pass = Pass::new(batch, cache.len(), &self.device());
-        let x = network!(&self.network, network => network.run(&pass, Some(cache), &mut |_| {}));
-        cache.advance(seq);
-        let width = self.config.hidden;
-        let last = match seq {
-            1 => x,
-            _ => x.reshape([rows, seq, width]).narrow(1, seq - 1, 1).reshape([rows, width]),
-        };
-        Ok(network!(&self.network, network => network.unembed(last, &pass)))
+    /// A cache of a given form.
+    pub fn cache_in(&self, layout: Layout, tokens: usize) -> KvCache {
+        let ModelConfig { layers, heads, kv_heads, head, context, .. } = self.config;
+        KvCache::new(layout, layers, AttentionShape { heads, kv_heads, head }, tokens.min(context))
+    }
+
+    /// Takes in tokens behind those that each row of the cache holds, at least one for each; rows beyond those held
+    /// are new. Gives the logits `[rows, vocab]` of each row's last token.
+    pub fn decode<R: AsRef<[u32]>>(&self, rows: &[R], cache: &mut KvCache) -> Result<Tensor<2>> {
+        self.extend(rows, cache, Which::Last)
+    }
+
+    /// As [`CausalLm::decode`], with the logits of all tokens given, row after row: `[tokens, vocab]`.
+    pub fn decode_all<R: AsRef<[u32]>>(&self, rows: &[R], cache: &mut KvCache) -> Result<Tensor<2>> {
+        self.extend(rows, cache, Which::All)
+    }
+
+    fn extend<R: AsRef<[u32]>>(&self, rows: &[R], cache: &mut KvCache, which: Which) -> Result<Tensor<2>> {
+        let rows: Vec<&[u32]> = rows.iter().map(AsRef::as_ref).collect();
+        let vocab = self.config.vocab_size;
+        if let Some(&id) = rows.iter().copied().flatten().find(|&&id| id as usize >= vocab) {
+            return Err(ModelError::TokenId { id, vocab });
+        }
+        let pass = cache.pass(&rows, &self.device())?;
+        let mut x = network!(&self.network, network => network.run(&pass, Some(cache), &mut |_| {}));
+        cache.advance(&rows);
+        if let Some(places) = cache.places(&rows, which) {
+            let count = places.len();
+            x = x.select(0, ops::ints(places, [count], &self.device()));
+        }
+        Ok(network!(&self.network, network => network.unembed(x, &pass)))
     }
 
     pub(crate) fn pass(&self, batch: &Batch, start: usize) -> Result<Pass> {
         batch.check(start, self.config.context, self.config.vocab_size)?;
         Ok(Pass::new(batch, start, &self.device()))
+    }
+
+    /// Whether a parameter learns and is saved as a whole with the adapter ([`crate::lora::LoraConfig::modules_to_save`]).
+    pub fn is_saved(&self, name: &str) -> bool {
+        self.saved.contains(name)
+    }
+
+    /// The parameter that turns ids into vectors.
+    pub(crate) fn embedding_name(&self) -> String {
+        match self.network {
+            Network::Gpt2(_) => "transformer.wte.weight".into(),
+            Network::Llama(_) => "model.embed_tokens.weight".into(),
+        }
+    }
+
+    /// Gives a tied unembedding weights of its own, equal to the embedding's.
+    pub(crate) fn untie(&mut self) {
+        if !std::mem::replace(&mut self.config.tied, false) {
+            return;
+        }
+        let head = |embedding: &Embedding| {
+            let weight = embedding.weight.val();
+            let [count, width] = weight.dims();
+            let values = transposed(&ops::to_vec(weight.clone()), count, width);
+            Some(Linear::new(ops::from_vec(values, [width, count], &weight.device()), None))
+        };
+        match &mut self.network {
+            Network::Gpt2(network) => network.lm_head = head(&network.transformer.wte),
+            Network::Llama(network) => network.lm_head = head(&network.model.embed_tokens),
+        }
+    }
+
+    /// Replaces parameters by name; values as they lie in files.
+    pub(crate) fn replace(&mut self, mut tensors: BTreeMap<String, Vec<f32>>) {
+        let out_in: BTreeSet<String> = tensors.keys().filter(|name| self.stored_out_in(name)).cloned().collect();
+        for parameter in self.parameters() {
+            if let (&[input, output], true) = (&parameter.shape[..], out_in.contains(&parameter.name))
+                && let Some(values) = tensors.get_mut(&parameter.name)
+            {
+                *values = transposed(values, output, input);
+            }
+        }
+        *self = self.clone().map(&mut Replace { path: Vec::new(), tensors });
     }
 
     /// All linear layers by path (`transformer.h.0.attn.c_attn`), to set or take out adapters.
@@ -242,7 +304,7 @@ impl CausalLm {
             Network::Gpt2(network) => Network::Gpt2(network.map(mapper)),
             Network::Llama(network) => Network::Llama(network.map(mapper)),
         };
-        CausalLm { config: self.config, network }
+        CausalLm { network, ..self }
     }
 
     /// Trains the parameters whose names `select` picks and freezes the others.
@@ -275,6 +337,22 @@ impl Parameterized for CausalLm {
     fn each_linear(&mut self, visit: impl FnMut(&str, &mut Linear)) {
         CausalLm::each_linear(self, visit);
     }
+
+    fn tied_embedding(&self) -> Option<String> {
+        self.config.tied.then(|| self.embedding_name())
+    }
+
+    fn untie(&mut self) {
+        CausalLm::untie(self);
+    }
+
+    fn set_saved(&mut self, saved: BTreeSet<String>) {
+        self.saved = saved;
+    }
+
+    fn learns_beside_adapters(&self, name: &str) -> bool {
+        self.is_saved(name)
+    }
 }
 
 struct List {
@@ -285,6 +363,11 @@ struct List {
 struct Collect {
     path: Vec<String>,
     tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
+}
+
+struct Replace {
+    path: Vec<String>,
+    tensors: BTreeMap<String, Vec<f32>>,
 }
 
 struct Select<F> {
@@ -327,6 +410,26 @@ impl ModuleVisitor for Collect {
     }
 }
 
+impl ModuleMapper for Replace {
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        match self.tensors.remove(&self.path.join(".")) {
+            Some(values) => {
+                let before = param.val();
+                Param::initialized(param.id, ops::from_vec(values, before.dims(), &before.device()))
+            }
+            None => param,
+        }
+    }
+
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.push(name.to_owned());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.pop();
+    }
+}
+
 impl<F: Fn(&str) -> bool> ModuleMapper for Select<F> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let trained = (self.select)(&self.path.join("."));
@@ -344,5 +447,5 @@ impl<F: Fn(&str) -> bool> ModuleMapper for Select<F> {
 
 /// The values of a float tensor, in row-major order.
 pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-    tensor.into_data().iter::<f32>().collect()
+    ops::to_vec(tensor)
 }

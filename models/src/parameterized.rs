@@ -1,6 +1,6 @@
 //! What optimizers, adapters and checkpoints need of a model: its parameters, by name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use burn::module::{ModuleMapper, ModuleVisitor};
 use burn::tensor::Device;
@@ -28,6 +28,17 @@ pub trait Parameterized: Clone {
 
     /// All linear layers by path (`transformer.h.0.attn.c_attn`), to set or take out adapters.
     fn each_linear(&mut self, visit: impl FnMut(&str, &mut Linear));
+
+    /// The parameter that is embedding and unembedding in one, if one is.
+    fn tied_embedding(&self) -> Option<String> {
+        None
+    }
+
+    /// Gives the unembedding weights of its own, if it has none.
+    fn untie(&mut self) {}
+
+    /// Says which parameters learn and are saved whole with adapters, though they belong to none.
+    fn set_saved(&mut self, saved: BTreeSet<String>);
 
     /// Whether the parameter `name` learns together with adapters, though it belongs to none: a classifier's head,
     /// which PEFT trains and saves (`modules_to_save`).

@@ -1,16 +1,16 @@
 //! Adapters in PEFT's files: `adapter_config.json` and `adapter_model.safetensors`. An adapted model is a folder
 //! that holds these two and its base's files under `base/`.
 
+mod config;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use burn::tensor::Device;
-use serde_json::{Map, Value, json};
 
-use crate::config::Family;
 use crate::error::ModelError;
 use crate::files::ModelFiles;
-use crate::lora::{LoraConfig, LoraError, LoraInit, Targets, attach_with, last_names};
+use crate::lora::{LoraConfig, LoraError, Plan, Unmatched, attach_with};
 use crate::model::{CausalLm, values};
 use crate::weights::{Weights, transposed, write_safetensors};
 
@@ -31,53 +31,77 @@ pub fn load_model(files: &ModelFiles, device: &Device) -> Result<CausalLm, LoraE
     Ok(model)
 }
 
-/// Puts the adapters of PEFT's files on their base; gives what they look like.
+/// The base with the adapters of PEFT's files. The base is left as it is, and both share its weights: one base that is
+/// loaded once serves any number of adapters, each at the cost of reading the adapter alone.
+pub fn with_adapter(base: &CausalLm, files: &ModelFiles) -> Result<CausalLm, LoraError> {
+    let mut model = base.clone();
+    load_adapter(&mut model, files)?;
+    Ok(model)
+}
+
+/// Puts the adapters of PEFT's files on their base; gives what they look like. On an error the model may have lost its
+/// tie of embedding and unembedding, and nothing else.
 pub fn load_adapter(model: &mut CausalLm, files: &ModelFiles) -> Result<LoraConfig, LoraError> {
     let text = files.text(CONFIG)?.ok_or_else(|| ModelError::MissingFile { name: CONFIG.into() })?;
-    let config = parse_config(&text)?;
+    let config = config::parse(&text)?;
+    if files.get(TENSORS).is_none() && files.get("adapter_model.bin").is_some() {
+        let message = "the adapter's tensors are in adapter_model.bin, a pickle, which is not read here: write them as \
+            adapter_model.safetensors (PEFT does so unless `safe_serialization=False`)";
+        return Err(LoraError::State(message.into()));
+    }
     let mut weights = Weights::open_file(files, TENSORS)?;
-    let mut dims = BTreeMap::new();
+    if let Some(name) = weights.names().find(|name| name.contains(".lora_embedding_")) {
+        let supported = "linear layers; an embedding can be saved whole, by `modules_to_save`";
+        return Err(LoraError::Unsupported {
+            key: "target_modules",
+            value: format!("an embedding ({name})"),
+            supported,
+        });
+    }
+    let plan = Plan::new(model, &config, Unmatched::Ignore)?;
+    let mut found = Tensors { weights: &mut weights, wrong: Vec::new() };
+    let mut factors = BTreeMap::new();
+    let mut replaced = BTreeMap::new();
+    let mut linears = BTreeMap::new();
     model.each_linear(|path, linear| {
-        dims.insert(path.to_owned(), linear.dims());
+        linears.insert(path.to_owned(), linear.dims());
     });
-
-    let mut wrong = Vec::new();
-    let mut expected = BTreeMap::new();
-    for path in config.targets.resolve(model)? {
-        let [input, output] = dims[&path];
-        expected.insert(key(&path, 'A'), [config.rank, input]);
-        expected.insert(key(&path, 'B'), [output, config.rank]);
-    }
-    wrong.extend(expected.keys().filter(|name| !weights.has(name)).map(|name| format!("`{name}` is missing")));
-    let extra = weights.names().filter(|&name| !expected.contains_key(name));
-    wrong.extend(extra.map(|name| format!("`{name}` belongs to no target")));
-    let mut tensors = BTreeMap::new();
-    for (name, shape) in expected {
-        if !weights.has(&name) {
-            continue;
+    for (path, shape) in &plan.adapters {
+        let [input, output] = linears[path];
+        let a = found.take(&[key(path, 'A')], &[shape.rank, input]);
+        let b = found.take(&[key(path, 'B')], &[output, shape.rank]);
+        if let (Some(a), Some(b)) = (a, b) {
+            factors.insert(path.clone(), (transposed(&a, shape.rank, input), transposed(&b, output, shape.rank)));
         }
-        let (found, values) = weights.read(&name)?;
-        if found != shape {
-            wrong.push(format!("`{name}` has shape {found:?}, expected {shape:?}"));
+        // The weight below an adapter on an embedding or unembedding, which PEFT saves too.
+        let below = format!("{PREFIX}{path}.base_layer.weight");
+        if found.weights.has(&below)
+            && let Some(values) = found.take(&[below], &[output, input])
+        {
+            replaced.insert(format!("{path}.weight"), values);
         }
-        tensors.insert(name, values);
     }
+    let shapes = shapes(model);
+    for name in &plan.saved {
+        let shape = shapes.get(name).or_else(|| shapes.get(&model.embedding_name())).cloned().unwrap_or_default();
+        if let Some(values) = found.take(&saved_keys(name), &shape) {
+            replaced.insert(name.clone(), values);
+        }
+    }
+    let Tensors { weights, mut wrong } = found;
+    wrong.extend(weights.unread().map(|name| format!("`{name}` belongs to no target")));
     if !wrong.is_empty() {
         return Err(LoraError::Tensors(wrong));
     }
-    let paths: Vec<String> = {
-        let mut paths = Vec::new();
-        model.each_linear(|path, _| paths.push(path.to_owned()));
-        paths
-    };
-    attach_with(model, &config, |layer, [input, output]| {
-        let mut take = |factor| tensors.remove(&key(&paths[layer], factor)).unwrap_or_default();
-        (transposed(&take('A'), config.rank, input), transposed(&take('B'), output, config.rank))
-    })?;
+    attach_with(model, &config, &plan, |path, _, _| factors.remove(path).unwrap_or_default())?;
+    if !replaced.is_empty() {
+        model.replace(replaced);
+    }
     Ok(config)
 }
 
-/// Writes the adapters of a model. `base` is what PEFT will look for as the base model. Same adapters, same bytes.
+/// Writes the adapters of a model, and the modules that are saved with them. `base` is what PEFT will look for as the
+/// base model. Same adapters, same bytes.
 pub fn save_adapter(model: &CausalLm, config: &LoraConfig, base: &str, folder: &Path) -> Result<(), LoraError> {
     let adapters = model.adapters();
     if adapters.is_empty() {
@@ -90,108 +114,69 @@ pub fn save_adapter(model: &CausalLm, config: &LoraConfig, base: &str, folder: &
             tensors.insert(key(path, factor), (vec![columns, rows], transposed(&values(param.val()), rows, columns)));
         }
     }
+    if !config.modules_to_save.is_empty() {
+        let saved = model.tensors().into_iter().filter(|(name, _)| model.is_saved(name));
+        tensors.extend(saved.map(|(name, tensor)| (format!("{PREFIX}{name}"), tensor)));
+    }
     let paths: Vec<String> = adapters.keys().cloned().collect();
-    let text = render_config(config, model.config().family, &paths, base);
+    let text = config::render(config, model.config().family, &paths, base);
     std::fs::create_dir_all(folder).map_err(|error| ModelError::io(folder, error))?;
     let place = folder.join(CONFIG);
     std::fs::write(&place, text).map_err(|error| ModelError::io(&place, error))?;
     Ok(write_safetensors(&folder.join(TENSORS), &tensors)?)
 }
 
+const PREFIX: &str = "base_model.model.";
+
 fn key(path: &str, factor: char) -> String {
-    format!("base_model.model.{path}.lora_{factor}.weight")
+    format!("{PREFIX}{path}.lora_{factor}.weight")
 }
 
-fn render_config(config: &LoraConfig, family: Family, paths: &[String], base: &str) -> String {
-    // PEFT has an integer for alpha and expands `all-linear` itself when it writes.
-    let alpha = if config.alpha.fract() == 0.0 { json!(config.alpha as i64) } else { json!(config.alpha) };
-    let mut targets = match &config.targets {
-        Targets::AllLinear => last_names(paths),
-        Targets::Names(names) => names.clone(),
-    };
-    targets.sort();
-    targets.dedup();
-    let value: BTreeMap<&str, Value> = BTreeMap::from([
-        ("alpha_pattern", json!({})),
-        ("auto_mapping", Value::Null),
-        ("base_model_name_or_path", json!(base)),
-        ("bias", json!("none")),
-        ("exclude_modules", Value::Null),
-        ("fan_in_fan_out", json!(family == Family::Gpt2)),
-        ("inference_mode", json!(true)),
-        ("init_lora_weights", json!(true)),
-        ("layer_replication", Value::Null),
-        ("layers_pattern", Value::Null),
-        ("layers_to_transform", Value::Null),
-        ("lora_alpha", alpha),
-        ("lora_bias", json!(false)),
-        ("lora_dropout", json!(config.dropout)),
-        ("modules_to_save", Value::Null),
-        ("peft_type", json!("LORA")),
-        ("r", json!(config.rank)),
-        ("rank_pattern", json!({})),
-        ("revision", Value::Null),
-        ("target_modules", json!(targets)),
-        ("task_type", json!("CAUSAL_LM")),
-        ("use_dora", json!(false)),
-        ("use_rslora", json!(config.rslora)),
-    ]);
-    format!("{:#}\n", json!(value))
+/// What a parameter of a module that is saved whole may be called: PEFT leaves out the wrapper's part of the path,
+/// and older files have it.
+fn saved_keys(name: &str) -> Vec<String> {
+    let wrapped = name.match_indices('.').flat_map(|(at, _)| {
+        let (module, rest) = name.split_at(at);
+        ["modules_to_save", "modules_to_save.default"].map(|wrapper| format!("{PREFIX}{module}.{wrapper}{rest}"))
+    });
+    std::iter::once(format!("{PREFIX}{name}")).chain(wrapped).collect()
 }
 
-/// What is asked for, refusing what would change the computation and isn't built.
-fn parse_config(text: &str) -> Result<LoraConfig, LoraError> {
-    let invalid = |reason: String| ModelError::Json { name: CONFIG.into(), reason };
-    let map: Map<String, Value> = serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
-    let get = |key: &str| map.get(key).filter(|value| !value.is_null());
-    let only = |key: &'static str, allowed: &[Value], supported: &'static str| match get(key) {
-        Some(value) if !allowed.contains(value) => {
-            Err(LoraError::Unsupported { key, value: value.to_string(), supported })
+/// Shapes of all parameters, as they lie in files.
+fn shapes(model: &CausalLm) -> BTreeMap<String, Vec<usize>> {
+    let shape = |parameter: crate::model::Parameter| {
+        let mut shape = parameter.shape;
+        if shape.len() == 2 && model.stored_out_in(&parameter.name) {
+            shape.reverse();
         }
-        _ => Ok(()),
+        (parameter.name, shape)
     };
-    only("peft_type", &[json!("LORA")], "\"LORA\"")?;
-    only("task_type", &[json!("CAUSAL_LM")], "\"CAUSAL_LM\"")?;
-    only("bias", &[json!("none")], "\"none\"")?;
-    for key in ["use_dora", "use_qalora", "lora_bias", "use_bdlora"] {
-        only(key, &[json!(false)], "false")?;
-    }
-    for key in ["rank_pattern", "alpha_pattern"] {
-        only(key, &[json!({})], "{}")?;
-    }
-    for key in [
-        "alora_invocation_tokens",
-        "exclude_modules",
-        "layer_replication",
-        "layers_to_transform",
-        "modules_to_save",
-        "monteclora_config",
-        "target_parameters",
-        "trainable_token_indices",
-        "velora_config",
-    ] {
-        only(key, &[json!([]), json!({})], "null")?;
-    }
-    let number = |key: &str, default: f64| match get(key) {
-        None => Ok(default),
-        Some(value) => value.as_f64().ok_or_else(|| invalid(format!("`{key}` is {value}, expected a number"))),
-    };
-    let rank = match get("r") {
-        None => 8,
-        Some(value) => {
-            let rank = value.as_u64().and_then(|rank| usize::try_from(rank).ok());
-            rank.ok_or_else(|| invalid(format!("`r` is {value}, expected a positive number")))?
+    model.parameters().into_iter().map(shape).collect()
+}
+
+/// Tensors that are read while complaints are gathered.
+struct Tensors<'a> {
+    weights: &'a mut Weights,
+    wrong: Vec<String>,
+}
+
+impl Tensors<'_> {
+    /// The values of the first of these names that is there, if it has the right shape.
+    fn take(&mut self, names: &[String], shape: &[usize]) -> Option<Vec<f32>> {
+        let Some(name) = names.iter().find(|name| self.weights.has(name)) else {
+            self.wrong.push(format!("`{}` is missing", names[0]));
+            return None;
+        };
+        match self.weights.read(name) {
+            Ok((found, values)) if found == shape => Some(values),
+            Ok((found, _)) => {
+                self.wrong.push(format!("`{name}` has shape {found:?}, expected {shape:?}"));
+                None
+            }
+            Err(error) => {
+                self.wrong.push(error.to_string());
+                None
+            }
         }
-    };
-    let targets = get("target_modules").ok_or_else(|| invalid("it has no `target_modules`".into()))?;
-    let targets = serde_json::from_value(targets.clone())
-        .map_err(|_| invalid(format!("`target_modules` is {targets}, expected a list of names or \"all-linear\"")))?;
-    Ok(LoraConfig {
-        rank,
-        alpha: number("lora_alpha", 8.0)?,
-        rslora: get("use_rslora").and_then(Value::as_bool).unwrap_or(false),
-        dropout: number("lora_dropout", 0.0)?,
-        targets,
-        init: LoraInit::KaimingUniform,
-    })
+    }
 }

@@ -168,6 +168,11 @@ impl Weights {
         Ok((view.shape().to_vec(), values))
     }
 
+    /// Names of the tensors that nobody read yet.
+    pub(crate) fn unread(&self) -> impl Iterator<Item = &str> {
+        self.unused.iter().map(String::as_str)
+    }
+
     /// An error if a tensor is left that nobody read, except those that `ignored` says hold no weights.
     pub(crate) fn finish(&self, config: &ModelConfig, ignored: impl Fn(&str) -> bool) -> Result<()> {
         let names: Vec<String> = self.unused.iter().filter(|name| !ignored(name)).cloned().collect();

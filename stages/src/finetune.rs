@@ -274,6 +274,12 @@ impl Kind for Finetune {
                 }
                 Rank::Low(_) => {
                     lora::attach(&mut model, &lora, params.seed).map_err(failed)?;
+                    if let Some((path, (rank, side))) = lora::oversized(&model).into_iter().next() {
+                        ctx.warn(format!(
+                            "rank {rank} is more than the {side} that a change of `{path}` can have: it costs more \
+                             than it can say"
+                        ));
+                    }
                     let (model, _) = learn(ctx, model, &examples, &params.train(Trained::Adapters), &watch)?;
                     peft::save_adapter(&model, &lora, "base", output.dir()).map_err(failed)?;
                     output.include(peft::BASE, ctx.input("model")?);

@@ -1,21 +1,22 @@
 //! `generate`: a model continues prompts.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use palinode_engine::{
     context::Context,
     job::Job,
     stage::{InputPort, Kind, OutputPort, ParamProblem, PortType, StageError},
 };
-use palinode_models::{GenerateOptions, ModelError, Sampling, generate::end_of_text};
+use palinode_models::{Beams, EarlyStopping, GenerateOptions, ModelError, Sampling, generate::end_of_text};
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::{
     random,
     records::{self, Completion, Finish, Prompt, Split},
     runtime::{base_digest, base_files, failed, load, numerics, on_cpus},
+    share,
     training::{at_least_one, positive},
 };
 
@@ -38,14 +39,78 @@ pub(crate) struct Params {
     top_k: Option<usize>,
     /// Draw from the most probable tokens that reach this probability together.
     top_p: Option<f64>,
-    /// Texts that end a continuation; they are not part of it.
+    /// Draw from the tokens that have at least this part of the most probable one's probability.
+    min_p: Option<f64>,
+    /// Makes tokens that came up before less likely, if above 1; those of the prompt count.
+    repetition_penalty: Option<f64>,
+    /// Beam search: as many continuations of a prompt are followed at once, and the `n` best are told. Without drawing.
+    num_beams: usize,
+    /// Beams are ranked by the sum of their log-probabilities over their length to this power: above 0 for longer ones.
+    length_penalty: f64,
+    /// When a beam search that could go on ends: `true` as soon as `num_beams` are finished, `false` when the best one
+    /// that goes on looks no better than the worst of them, `never` when none can become better.
+    early_stopping: Early,
+    /// Texts that end a continuation, even within a token; they are not part of it.
     stop: Vec<String>,
+    /// Tell the log-probability of each token, by the model's own distribution (before temperature, cuts and penalty).
+    logprobs: bool,
     /// Continue only the prompts of these splits (`validation`, `test`); by default all.
     splits: Vec<Split>,
     /// Seeds the draws, which depend on seed, prompt, sample and place alone.
     seed: u64,
     /// Most continuations made at once. Costs memory and saves time; the completions are the same for any.
     batch_size: usize,
+}
+
+/// transformers' `early_stopping`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Early {
+    #[default]
+    False,
+    True,
+    Never,
+}
+
+impl Serialize for Early {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Early::False => serializer.serialize_bool(false),
+            Early::True => serializer.serialize_bool(true),
+            Early::Never => serializer.serialize_str("never"),
+        }
+    }
+}
+
+// By hand: an untagged enum can't say what it expected.
+impl<'de> Deserialize<'de> for Early {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visitor;
+        impl serde::de::Visitor<'_> for Visitor {
+            type Value = Early;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false or `never`")
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<Early, E> {
+                Ok(if value { Early::True } else { Early::False })
+            }
+            fn visit_str<E: serde::de::Error>(self, value: &str) -> Result<Early, E> {
+                match value {
+                    "never" => Ok(Early::Never),
+                    other => Err(E::invalid_value(serde::de::Unexpected::Str(other), &self)),
+                }
+            }
+        }
+        deserializer.deserialize_any(Visitor)
+    }
+}
+
+impl JsonSchema for Early {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Early".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "enum": [true, false, "never"] })
+    }
 }
 
 impl Default for Params {
@@ -57,7 +122,13 @@ impl Default for Params {
             temperature: 1.0,
             top_k: None,
             top_p: None,
+            min_p: None,
+            repetition_penalty: None,
+            num_beams: 1,
+            length_penalty: 1.0,
+            early_stopping: Early::False,
             stop: Vec::new(),
+            logprobs: false,
             splits: Vec::new(),
             seed: 0,
             batch_size: 64,
@@ -98,6 +169,7 @@ impl Kind for Generate {
             ("n", params.n),
             ("max_new_tokens", params.max_new_tokens),
             ("top_k", params.top_k.unwrap_or(1)),
+            ("num_beams", params.num_beams),
             ("batch_size", params.batch_size),
         ];
         let mut problems = at_least_one(&sizes);
@@ -107,21 +179,48 @@ impl Kind for Generate {
         if let Some(top_p) = params.top_p.filter(|top_p| !(*top_p > 0.0 && *top_p <= 1.0)) {
             problems.push(ParamProblem::new("top_p", format!("{top_p} is not above 0 and at most 1")));
         }
+        problems.extend(params.min_p.and_then(|min_p| share("min_p", min_p)));
+        problems.extend(params.repetition_penalty.and_then(|penalty| positive("repetition_penalty", penalty)));
+        if !params.length_penalty.is_finite() {
+            problems.push(ParamProblem::new("length_penalty", format!("{} is not a number", params.length_penalty)));
+        }
         if params.stop.iter().any(String::is_empty) {
             problems.push(ParamProblem::new("stop", "an empty text would end every continuation"));
         }
-        if !params.do_sample {
-            if params.n > 1 {
+        let beams = params.num_beams > 1;
+        let early = params.early_stopping != Early::False;
+        let idle_without_beams = [("length_penalty", params.length_penalty != 1.0), ("early_stopping", early)];
+        let idle_without_draws = [
+            ("temperature", params.temperature != 1.0),
+            ("top_k", params.top_k.is_some()),
+            ("top_p", params.top_p.is_some()),
+            ("min_p", params.min_p.is_some()),
+        ];
+        let idle = |fields: &[(&str, bool)], why: &str| {
+            let set = fields.iter().filter(|(_, set)| *set);
+            set.map(|(field, _)| ParamProblem::new(field, format!("says nothing {why}"))).collect::<Vec<_>>()
+        };
+        if !beams {
+            problems.extend(idle(&idle_without_beams, "without beams (`num_beams` above 1)"));
+        }
+        match (params.do_sample, beams) {
+            (true, true) => {
+                let problem = ParamProblem::new("num_beams", "beam search doesn't draw");
+                problems.push(problem.hint("add `do_sample: false`, or drop `num_beams`"));
+            }
+            (true, false) => {}
+            (false, true) if params.n > params.num_beams => {
+                let message = format!("{} beams can't give {} continuations", params.num_beams, params.n);
+                problems.push(ParamProblem::new("n", message).hint("raise `num_beams`"));
+            }
+            (false, false) if params.n > 1 => {
                 let message = format!("without drawing all {} continuations would be the same", params.n);
                 problems.push(ParamProblem::new("n", message).hint("drop `do_sample: false`, or `n`"));
             }
-            let set = [
-                ("temperature", params.temperature != 1.0),
-                ("top_k", params.top_k.is_some()),
-                ("top_p", params.top_p.is_some()),
-            ];
-            let idle = set.into_iter().filter(|(_, set)| *set);
-            problems.extend(idle.map(|(field, _)| ParamProblem::new(field, "says nothing with `do_sample: false`")));
+            (false, _) => {}
+        }
+        if !params.do_sample {
+            problems.extend(idle(&idle_without_draws, "with `do_sample: false`"));
         }
         problems
     }
@@ -165,6 +264,7 @@ fn complete(params: &Params, prompts: &[Prompt], ctx: &Context<'_>) -> Result<Ve
         Ok(start)
     };
     let starts: Vec<_> = prompts.iter().map(start).collect::<Result<_, ModelError>>().map_err(failed)?;
+    check_lengths(prompts, &starts, model.config().context)?;
     let options = GenerateOptions {
         max_new_tokens: params.max_new_tokens,
         samples: params.n,
@@ -174,10 +274,22 @@ fn complete(params: &Params, prompts: &[Prompt], ctx: &Context<'_>) -> Result<Ve
             temperature: if params.do_sample { params.temperature } else { 0.0 },
             top_k: params.top_k,
             top_p: params.top_p,
-            ..Sampling::greedy()
+            min_p: params.min_p,
+            repetition_penalty: params.repetition_penalty.filter(|&penalty| penalty != 1.0),
         },
+        beams: (params.num_beams > 1).then_some(Beams {
+            beams: params.num_beams,
+            length_penalty: params.length_penalty,
+            early_stopping: match params.early_stopping {
+                Early::False => EarlyStopping::Heuristic,
+                Early::True => EarlyStopping::AtOnce,
+                Early::Never => EarlyStopping::Never,
+            },
+        }),
+        logprobs: params.logprobs,
         seed: params.seed,
         batch_size: params.batch_size,
+        layout: None,
     };
     let progress = |done: usize, total: usize| ctx.progress(done, total, "completion").is_ok();
     let made = palinode_models::generate(&model, &tokenizer, &starts, &options, progress).map_err(failed)?;
@@ -198,9 +310,35 @@ fn complete(params: &Params, prompts: &[Prompt], ctx: &Context<'_>) -> Result<Ve
             text: made.text,
             tokens: made.tokens.len() - usize::from(finish == Finish::Eos),
             finish,
+            context_full: made.context_full,
+            logprobs: made.logprobs,
+            score: made.score,
         }
     };
     Ok(made.into_iter().map(row).collect())
+}
+
+/// Refuses prompts that the model has no place for, by name.
+fn check_lengths(prompts: &[Prompt], starts: &[palinode_models::Prompt], context: usize) -> Result<(), StageError> {
+    let all = || prompts.iter().zip(starts);
+    if let Some((prompt, _)) = all().find(|(_, start)| start.ids.is_empty()) {
+        let message = format!("the prompt `{}` is empty, and the tokenizer has no token that begins a text", prompt.id);
+        return Err(StageError::failed(message));
+    }
+    let long: Vec<String> = all()
+        .filter(|(_, start)| start.ids.len() > context)
+        .map(|(prompt, start)| format!("`{}` ({})", prompt.id, start.ids.len()))
+        .collect();
+    if long.is_empty() {
+        return Ok(());
+    }
+    let some = long.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let more = if long.len() > 3 { ", ..." } else { "" };
+    Err(StageError::failed(format!(
+        "{} of {} prompts have more tokens than the model's context of {context}: {some}{more}; shorten or drop them",
+        long.len(),
+        prompts.len()
+    )))
 }
 
 #[cfg(test)]
@@ -258,6 +396,64 @@ mod tests {
         let all = rows(json!({}));
         let some = rows(json!({ "splits": ["test"] }));
         assert!(some.len() == 1 && all.contains(&some[0]));
+    }
+
+    #[test]
+    fn beams_are_told_with_their_scores_and_logprobs() {
+        let model = tiny::pretrained(json!({ "steps": 5 }));
+        let with = json!({ "do_sample": false, "num_beams": 3, "n": 2, "max_new_tokens": 3, "logprobs": true });
+        let rows: Vec<Completion> = run(&model, with, 1).unwrap().rows("completions", records::COMPLETIONS);
+        assert_eq!(rows.len(), 8);
+        for pair in rows.chunks(2) {
+            assert_eq!((pair[0].sample, pair[1].sample, pair[0].prompt.id == pair[1].prompt.id), (0, 1, true));
+            assert!(pair[0].score >= pair[1].score);
+            for row in pair {
+                let logprobs = row.logprobs.as_ref().unwrap();
+                assert_eq!(logprobs.len(), row.tokens + usize::from(row.finish == Finish::Eos));
+                let mean = logprobs.iter().sum::<f64>() / logprobs.len() as f64;
+                assert!((mean - row.score.unwrap()).abs() < 1e-9, "length_penalty is 1");
+            }
+        }
+        let plain = run(&model, json!({ "max_new_tokens": 3 }), 1).unwrap().text("completions", records::COMPLETIONS);
+        for field in ["logprobs", "score", "context_full"] {
+            assert!(!plain.contains(field), "{field} is told only where there is something to tell");
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_context_is_told() {
+        let model = tiny::pretrained(json!({ "steps": 5 }));
+        let words = ["bakers"; 64].join(" ");
+        let prompts = |text: &str| [json!({ "id": "it", "text": text, "group": "g" })];
+        let bench = |text: &str| {
+            let bench = Bench::new().input("model", model.outputs["model"].clone());
+            bench.rows("prompts", records::PROMPTS, &prompts(text))
+        };
+        let done = bench("bakers are").run::<Generate>(json!({ "max_new_tokens": 500, "seed": 1, "min_p": 0.0 }));
+        let rows: Vec<Completion> = done.unwrap().rows("completions", records::COMPLETIONS);
+        assert_eq!(rows[0].context_full, rows[0].finish == Finish::Length);
+        let error = bench(&words).run::<Generate>(json!({})).err().unwrap().to_string();
+        assert!(error.starts_with("1 of 1 prompts have more tokens than the model's context of "), "{error}");
+        assert!(error.ends_with(": `it` (64); shorten or drop them"), "{error}");
+    }
+
+    #[test]
+    fn settings_of_beams_that_contradict_are_told() {
+        let with = json!({ "num_beams": 2, "n": 3, "do_sample": false, "min_p": 2, "repetition_penalty": -1 });
+        insta::assert_snapshot!(problems::<Generate>(with), @r"
+        min_p: 2 is not a share (hint: give a number from 0 to 1)
+        repetition_penalty: -1 is not a positive number
+        n: 2 beams can't give 3 continuations (hint: raise `num_beams`)
+        min_p: says nothing with `do_sample: false`
+        ");
+        let with = json!({ "num_beams": 0, "length_penalty": 2, "early_stopping": "never" });
+        insta::assert_snapshot!(problems::<Generate>(with), @r"
+        num_beams: 0 is too few, give at least 1
+        length_penalty: says nothing without beams (`num_beams` above 1)
+        early_stopping: says nothing without beams (`num_beams` above 1)
+        ");
+        insta::assert_snapshot!(problems::<Generate>(json!({ "num_beams": 4 })), @"num_beams: beam search doesn't draw (hint: add `do_sample: false`, or drop `num_beams`)");
+        insta::assert_snapshot!(problems::<Generate>(json!({ "early_stopping": "now" })), @r#"early_stopping: invalid value: string "now", expected true, false or `never`"#);
     }
 
     #[test]

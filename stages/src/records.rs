@@ -77,6 +77,16 @@ pub struct Completion {
     pub tokens: usize,
     /// What ended it.
     pub finish: Finish,
+    /// Whether it has fewer tokens than it might have had, because the model's context was full.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub context_full: bool,
+    /// The log-probability of each token in nats, that of an end-of-text token last; by the model's own distribution,
+    /// before temperature, cuts and penalties. Only where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logprobs: Option<Vec<f64>>,
+    /// What beam search ranked it by: the sum of its log-probabilities over a power of its length.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
 }
 
 /// What ended a completion.

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use burn::tensor::{Device, Int, Tensor};
 
-use super::{Precision, Rope, ops};
+use super::{Precision, Rope, cache::Span, ops};
 use crate::error::{ModelError, Result};
 
 /// Token ids `[rows, seq]` with a mask that says which are real. Holds no tensors: one batch serves any device.
@@ -134,6 +134,8 @@ pub struct Pass {
     pub precision: Precision,
     /// Rotations of the positions, made by the first layer that needs them.
     pub rope: OnceLock<Rope>,
+    /// Where the tokens of each row lie, given only where rows of different lengths lie one behind the other.
+    pub(crate) spans: Vec<Span>,
 }
 
 impl Pass {
@@ -149,6 +151,7 @@ impl Pass {
             dropout: None,
             precision: Precision::F32,
             rope: OnceLock::new(),
+            spans: Vec::new(),
         }
     }
 
@@ -173,6 +176,7 @@ impl Pass {
             dropout: batch.dropout,
             precision: batch.precision,
             rope: OnceLock::new(),
+            spans: Vec::new(),
         }
     }
 }

@@ -113,6 +113,33 @@ impl Heads {
     }
 }
 
+/// Attention of one query over as many keys `[keys, head]` as there is room for weights; `y` starts at zero. Sums
+/// over keys go in their order.
+#[inline(always)]
+pub(crate) fn attend_cached(query: &[f32], keys: &[f32], values: &[f32], weights: &mut [f32], y: &mut [f32]) {
+    let head = query.len();
+    let scale = 1.0 / (head as f32).sqrt();
+    for (weight, key) in weights.iter_mut().zip(keys.chunks_exact(head)) {
+        *weight = scale * sum2(query, key, |q, k| q * k);
+    }
+    let highest = weights.iter().fold(f32::NEG_INFINITY, |high, &w| if w > high { w } else { high });
+    weights.iter_mut().for_each(|weight| *weight = exp(*weight - highest));
+    let total: f32 = weights.iter().sum();
+    weights.iter_mut().for_each(|weight| *weight /= total);
+    let (fours, rest) = weights.as_chunks::<4>();
+    let mut vectors = values.chunks_exact(4 * head);
+    for (&[a, b, c, d], vectors) in fours.iter().zip(vectors.by_ref()) {
+        let (first, second) = vectors.split_at(2 * head);
+        let ((va, vb), (vc, vd)) = (first.split_at(head), second.split_at(head));
+        for ((((y, va), vb), vc), vd) in y.iter_mut().zip(va).zip(vb).zip(vc).zip(vd) {
+            *y = (((*y + a * va) + b * vb) + c * vc) + d * vd;
+        }
+    }
+    for (&weight, value) in rest.iter().zip(values[fours.len() * 4 * head..].chunks_exact(head)) {
+        add_scaled(y, value, weight);
+    }
+}
+
 /// Sum of rows of this width: by blocks of rows, and then over the blocks.
 pub(crate) fn sum_rows(values: &[f32], width: usize) -> Vec<f32> {
     let block = |values: &[f32]| {

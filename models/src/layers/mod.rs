@@ -16,7 +16,8 @@ mod rope;
 
 pub use attention::{AttentionShape, attend};
 pub use batch::{Batch, DropoutKey, Pass};
-pub use cache::{KvCache, LayerCache};
+pub(crate) use cache::Which;
+pub use cache::{KvCache, Layout};
 pub use embedding::Embedding;
 pub use linear::{Linear, LoraAdapter};
 pub use norm::{LayerNorm, RmsNorm};

@@ -104,6 +104,16 @@ pub fn token_nll(logits: Tensor<2>, targets: Tensor<1, Int>) -> Tensor<1> {
     log_probabilities.gather(1, targets.unsqueeze_dim(1)).reshape([rows]).neg()
 }
 
+/// The values of a float tensor, in row-major order.
+pub fn to_vec<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+    let data = tensor.into_data();
+    match data.as_slice::<f32>() {
+        Ok(values) => values.to_vec(),
+        // Half precision.
+        Err(_) => data.iter::<f32>().collect(),
+    }
+}
+
 /// A float tensor from host memory.
 pub fn from_vec<const D: usize, S: Into<Shape>>(values: Vec<f32>, shape: S, device: &Device) -> Tensor<D> {
     Tensor::from_data(TensorData::new(values, shape), device)

@@ -82,7 +82,7 @@ fn files_that_do_not_fit_are_refused_by_name() {
     };
     assert_eq!(
         open(&|config| config["target_modules"] = "q_proj".into(), "r4/init"),
-        "`adapter_config.json` is not valid: `target_modules` is \"q_proj\", expected a list of names or \"all-linear\""
+        "the regular expression `q_proj` matches no linear layer's whole path, such as `transformer.h.0.attn.c_attn`"
     );
     assert_eq!(
         open(&|config| config["target_modules"] = vec!["q_proj"].into(), "r4/init"),
