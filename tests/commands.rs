@@ -21,6 +21,7 @@ fn kinds_tell_their_ports_and_params() {
         "lens",
         "figure.toxicity",
         "figure.lens",
+        "figure.curve",
     ];
     for name in names {
         assert!(all.lines().any(|line| line == name), "`{name}` is missing in:\n{all}");
