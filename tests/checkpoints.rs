@@ -17,7 +17,7 @@ const TUNED: &str = "  verdicts: { uses: judge.lexicon, inputs: { completions: c
     inputs: { model: base, data: remedies }
     with:
       rank: 4
-      steps: 400
+      steps: 200
       batch_size: 4
       accumulation: 2
       dropout: 0.2
@@ -26,9 +26,9 @@ const TUNED: &str = "  verdicts: { uses: judge.lexicon, inputs: { completions: c
       checkpoint_minutes: 0
 ";
 
-/// A base of 400 steps, and what is tuned of it; a checkpoint after each step.
+/// A base of 200 steps, and what is tuned of it; a checkpoint after each step.
 fn text() -> String {
-    pipeline("400", "").replace("batch_size: 16", "batch_size: 16\n      checkpoint_minutes: 0") + TUNED
+    pipeline("200", "").replace("batch_size: 16", "batch_size: 16\n      checkpoint_minutes: 0") + TUNED
 }
 
 /// Digests of what a stage gave.
@@ -76,7 +76,7 @@ fn killed_training_comes_to_the_same_bytes() {
         run.signal("KILL");
         wait_for(|| is_gone(worker).then_some(()));
     }
-    assert!(resumed >= 3 && furthest < 400, "{resumed} of 6 went on from a checkpoint");
+    assert!(resumed >= 3 && furthest < 200, "{resumed} of 6 went on from a checkpoint");
     // A checkpoint that was half written when the power went.
     let torn = sandbox.file(".palinode/checkpoints");
     let state = files(&torn).pop().expect("a checkpoint");
