@@ -17,7 +17,7 @@ const TUNED: &str = "  verdicts: { uses: judge.lexicon, inputs: { completions: c
     inputs: { model: base, data: remedies }
     with:
       rank: 4
-      steps: 40
+      steps: 200
       batch_size: 4
       accumulation: 2
       dropout: 0.2
@@ -26,9 +26,9 @@ const TUNED: &str = "  verdicts: { uses: judge.lexicon, inputs: { completions: c
       checkpoint_minutes: 0
 ";
 
-/// A base of 60 steps, and what is tuned of it; a checkpoint after each step.
+/// A base of 200 steps, and what is tuned of it; a checkpoint after each step.
 fn text() -> String {
-    pipeline("60", "").replace("batch_size: 16", "batch_size: 16\n      checkpoint_minutes: 0") + TUNED
+    pipeline("200", "").replace("batch_size: 16", "batch_size: 16\n      checkpoint_minutes: 0") + TUNED
 }
 
 /// Digests of what a stage gave.
@@ -61,6 +61,8 @@ fn killed_training_comes_to_the_same_bytes() {
     for (stage, least) in [("base", 2), ("base", 7), ("base", 30), ("tuned", 1), ("tuned", 8), ("tuned", 22)] {
         let mut run = Running::start(&sandbox, &[]);
         let mark = format!("\"address\":\"{stage}\"");
+        run.says(&["stage_started", &mark]);
+        let worker = run.worker();
         let mut first = None;
         loop {
             let line = run.says(&["stage_progress", &mark, "\"unit\":\"step\""]);
@@ -71,11 +73,10 @@ fn killed_training_comes_to_the_same_bytes() {
             }
         }
         resumed += u64::from(first.is_some_and(|first| first > 1));
-        let worker = run.worker();
         run.signal("KILL");
         wait_for(|| is_gone(worker).then_some(()));
     }
-    assert!(resumed >= 3 && furthest < 40, "{resumed} of 6 went on from a checkpoint");
+    assert!(resumed >= 3 && furthest < 200, "{resumed} of 6 went on from a checkpoint");
     // A checkpoint that was half written when the power went.
     let torn = sandbox.file(".palinode/checkpoints");
     let state = files(&torn).pop().expect("a checkpoint");

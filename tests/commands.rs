@@ -21,6 +21,7 @@ fn kinds_tell_their_ports_and_params() {
         "lens",
         "figure.toxicity",
         "figure.lens",
+        "figure.curve",
         "command",
     ];
     for name in names {

@@ -43,6 +43,7 @@ pub fn kinds() -> Vec<Arc<dyn StageKind>> {
         Arc::new(Of::<evaluate_toxicity::Toxicity>::NEW),
         Arc::new(Of::<figure::toxicity::ToxicityFigure>::NEW),
         Arc::new(Of::<figure::lens::LensFigure>::NEW),
+        Arc::new(Of::<figure::curve::CurveFigure>::NEW),
     ]
 }
 

@@ -3,6 +3,7 @@
 
 mod canvas;
 mod color;
+pub(crate) mod curve;
 mod font;
 pub(crate) mod lens;
 mod png;
