@@ -48,7 +48,7 @@ fn adapters(family: Family) -> Vec<(&'static str, LoraConfig)> {
         ..paper(3)
     };
     let regex = LoraConfig {
-        targets: Targets::Pattern(format!(r".*\.{block}\.(?!1\.)\d+\..*attn\..*")),
+        targets: Targets::Pattern(format!(r".*\.{block}\.(?!1\.)\d+\..*attn\.(c_.*|.*_proj)")),
         exclude: Some(Modules::Names(names(&["2.attn.c_proj", "0.self_attn.o_proj"]))),
         ..paper(4)
     };

@@ -54,7 +54,7 @@ def settings(family):
             rank_pattern={rf"{block}\.[12]\..*": 2, f"z.{attention}|{attention}": 6},
             alpha_pattern={rf".*\.{block}\.1\.mlp\..*": 5, attention: 9},
         ),
-        "regex": dict(r=4, target_modules=rf".*\.{block}\.(?!1\.)\d+\..*attn\..*", exclude_modules=r".*\.2\..*_proj"),
+        "regex": dict(r=4, target_modules=rf".*\.{block}\.(?!1\.)\d+\..*attn\.(c_.*|.*_proj)", exclude_modules=r".*\.2\..*_proj"),
         "saved": dict(
             r=2, target_modules=[attention], layers_to_transform=[0, 2], layers_pattern=[block],
             modules_to_save=["lm_head", norm],
