@@ -39,8 +39,7 @@ pub fn with_adapter(base: &CausalLm, files: &ModelFiles) -> Result<CausalLm, Lor
     Ok(model)
 }
 
-/// Puts the adapters of PEFT's files on their base; gives what they look like. On an error the model may have lost its
-/// tie of embedding and unembedding, and nothing else.
+/// Puts the adapters of PEFT's files on their base; gives what they look like. On an error the model is as before.
 pub fn load_adapter(model: &mut CausalLm, files: &ModelFiles) -> Result<LoraConfig, LoraError> {
     let text = files.text(CONFIG)?.ok_or_else(|| ModelError::MissingFile { name: CONFIG.into() })?;
     let config = config::parse(&text)?;

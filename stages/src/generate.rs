@@ -434,7 +434,7 @@ mod tests {
         assert_eq!(rows[0].context_full, rows[0].finish == Finish::Length);
         let error = bench(&words).run::<Generate>(json!({})).err().unwrap().to_string();
         assert!(error.starts_with("1 of 1 prompts have more tokens than the model's context of "), "{error}");
-        assert!(error.ends_with(": `it` (64); shorten or drop them"), "{error}");
+        assert!(error.ends_with(": `it` (65); shorten or drop them"), "{error}");
     }
 
     #[test]

@@ -157,45 +157,52 @@ pub(crate) fn attend_packed(
             }
         }
     }
-    // One task is a key head of a row, with all queries that look at it: [group, count, head].
-    let tasks: Vec<(usize, usize)> =
-        (0..spans.len()).flat_map(|row| (0..kv_heads).map(move |kv_head| (row, kv_head))).collect();
-    let attend = |&(at, kv_head): &(usize, usize)| {
+    let width = heads * head;
+    let count = spans.last().map_or(0, |span| span.first + span.count);
+    let mut out = vec![0.0f32; count * width];
+    // A key head of a row, with all queries that look at it.
+    let attend = |(at, kv_head): (usize, usize),
+                  weights: &mut Vec<f32>,
+                  out: &mut [f32],
+                  place: &dyn Fn(usize, usize) -> usize| {
         let (row, span) = (&cache.rows[at], spans[at]);
-        let place = (layer * kv_heads + kv_head) * block..(layer * kv_heads + kv_head + 1) * block;
-        let (keys, values) = (&row.keys[place.clone()], &row.values[place]);
-        let mut mixed = vec![0.0f32; group * span.count * head];
-        let mut weights = vec![0.0f32; row.len + span.count];
+        let held = (layer * kv_heads + kv_head) * block..(layer * kv_heads + kv_head + 1) * block;
+        let (keys, values) = (&row.keys[held.clone()], &row.values[held]);
+        weights.resize(row.len + span.count, 0.0);
         wide(|| {
             for member in 0..group {
                 for at in 0..span.count {
                     let query = q.at(span.first + at, kv_head * group + member);
-                    let weights = &mut weights[..row.len + at + 1];
-                    attend_cached(
-                        query,
-                        keys,
-                        values,
-                        weights,
-                        &mut mixed[(member * span.count + at) * head..][..head],
-                    );
+                    let y = &mut out[place(member, at)..][..head];
+                    attend_cached(query, keys, values, &mut weights[..row.len + at + 1], y);
                 }
             }
         });
+    };
+    let place = |at: usize, kv_head: usize, member: usize, token: usize| {
+        (spans[at].first + token) * width + (kv_head * group + member) * head
+    };
+    let tasks = (0..spans.len()).flat_map(|row| (0..kv_heads).map(move |kv_head| (row, kv_head)));
+    let pairs: usize = cache.rows.iter().zip(spans).map(|(row, span)| span.count * (row.len + span.count)).sum();
+    if 2 * pairs * width < TASK {
+        let mut weights = Vec::new();
+        for (at, kv_head) in tasks {
+            attend((at, kv_head), &mut weights, &mut out, &|member, token| place(at, kv_head, member, token));
+        }
+        return out;
+    }
+    let tasks: Vec<(usize, usize)> = tasks.collect();
+    let alone = |&(at, kv_head): &(usize, usize)| {
+        let count = spans[at].count;
+        let mut mixed = vec![0.0f32; group * count * head];
+        attend((at, kv_head), &mut Vec::new(), &mut mixed, &|member, token| (member * count + token) * head);
         mixed
     };
-    let work: usize = cache.rows.iter().zip(spans).map(|(row, span)| span.count * (row.len + span.count)).sum();
-    let mixed: Vec<Vec<f32>> = if 2 * work * heads * head < TASK {
-        tasks.iter().map(attend).collect()
-    } else {
-        tasks.par_iter().map(attend).collect()
-    };
-    let count = spans.last().map_or(0, |span| span.first + span.count);
-    let mut out = vec![0.0f32; count * heads * head];
-    for (&(row, kv_head), mixed) in tasks.iter().zip(&mixed) {
-        let span = spans[row];
-        for (at, vector) in mixed.chunks(head).enumerate() {
-            let (member, token) = (at / span.count, at % span.count);
-            let place = (span.first + token) * heads * head + (kv_head * group + member) * head;
+    let mixed: Vec<Vec<f32>> = tasks.par_iter().map(alone).collect();
+    for (&(at, kv_head), mixed) in tasks.iter().zip(&mixed) {
+        for (number, vector) in mixed.chunks(head).enumerate() {
+            let (member, token) = (number / spans[at].count, number % spans[at].count);
+            let place = place(at, kv_head, member, token);
             out[place..place + head].copy_from_slice(vector);
         }
     }
