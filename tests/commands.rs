@@ -22,6 +22,7 @@ fn kinds_tell_their_ports_and_params() {
         "figure.toxicity",
         "figure.lens",
         "figure.curve",
+        "command",
     ];
     for name in names {
         assert!(all.lines().any(|line| line == name), "`{name}` is missing in:\n{all}");
