@@ -85,7 +85,9 @@ fn killed_training_comes_to_the_same_bytes() {
     fs::create_dir(&cut).expect("a folder");
     fs::write(cut.join("training.safetensors"), &kept[..kept.len() / 2]).expect("a file");
 
-    assert_eq!(sandbox.run(&[])["executed"], 1, "only `tuned` was left");
+    // What took long is on disk when its checkpoints go; what is quick may have been lost with the batch that it was in.
+    outputs(&sandbox, "base");
+    sandbox.run(&[]);
     let log = sandbox.call(&["logs", "p.yaml", "tuned"]).ok().stdout;
     assert!(log.contains("goes on after step "), "{log}");
     for stage in ["base", "tuned"] {

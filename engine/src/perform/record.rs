@@ -37,9 +37,7 @@ impl Task {
             execution: self.execution(&took, report.peak_memory_mib),
         };
         let record = self.publish(record, log)?;
-        if let Err(error) = self.cache.remove_checkpoints(&self.identity.key) {
-            tracing::warn!(%error, "can't remove the checkpoints of a stage that is done");
-        }
+        self.drop_checkpoints()?;
         // What an earlier failure left would only mislead now.
         if let Err(error) = fs::remove_dir_all(failed_dir(self.cache.root(), &self.address))
             && error.kind() != io::ErrorKind::NotFound
@@ -48,6 +46,17 @@ impl Task {
         }
         let result = Arc::new(StoredResult::from(&record));
         Ok(Performed { result, ran: Some(Ran { seconds: took.seconds, summary: record.summary }), hold })
+    }
+
+    /// What took long enough to keep checkpoints isn't left to a batch: they go once the result is on disk.
+    fn drop_checkpoints(&self) -> Result<(), NoResult> {
+        if self.cache.checkpoints(&self.identity.key).exists() {
+            self.cache.flush()?;
+            if let Err(error) = self.cache.remove_checkpoints(&self.identity.key) {
+                tracing::warn!(%error, "can't remove the checkpoints of a stage that is done");
+            }
+        }
+        Ok(())
     }
 
     fn execution(&self, took: &Took, peak_memory_mib: Option<u64>) -> Execution {
