@@ -1,11 +1,11 @@
-//! Language models on burn: GPT-2 and Llama from and to Hugging Face folders, LoRA, training, decoding, taps on the
-//! residual stream. Results on the CPU do not depend on batch size, order or thread count.
+//! Language models on burn: GPT-2, OPT, Llama and BERT from and to Hugging Face folders, LoRA, training, decoding,
+//! taps on the residual stream. Results on the CPU do not depend on batch size, order or thread count.
 //!
 //! | module | what for |
 //! |---|---|
 //! | [`config`], [`files`], [`weights`] | a model's folder |
 //! | [`layers`] | linear with LoRA, norms, attention, cache; the hot operations in [`layers::ops`] |
-//! | [`gpt2`], [`llama`], [`model`] | the families, and one type over them |
+//! | [`gpt2`], [`opt`], [`llama`], [`bert`], [`model`] | the families, and one type over them |
 //! | [`lora`], [`peft`] | adapters, and their files |
 //! | [`train`] | the training loop |
 //! | [`tokenizer`] | text to ids and back; training small tokenizers |
@@ -13,6 +13,7 @@
 //! | [`lens`] | the logit lens |
 //! | [`rng`] | counter-based random numbers |
 
+pub mod bert;
 pub mod config;
 mod error;
 pub mod files;
@@ -23,6 +24,7 @@ pub mod lens;
 pub mod llama;
 pub mod lora;
 pub mod model;
+pub mod opt;
 pub mod peft;
 pub mod rng;
 pub mod sampling;
@@ -31,13 +33,13 @@ pub mod train;
 pub mod weights;
 
 pub use burn::tensor::Device;
-pub use config::{ConfigError, Family, ModelConfig};
+pub use config::{Activation, ConfigError, Family, ModelConfig, RopeScaling};
 pub use error::{ModelError, Result};
 pub use files::ModelFiles;
 pub use generate::{Completion, Finish, GenerateOptions, Prompt, generate};
 pub use layers::{Batch, DropoutKey};
 pub use lens::{LensPoint, LogitLens};
-pub use model::CausalLm;
+pub use model::{CausalLm, SequenceClassifier};
 pub use sampling::Sampling;
 pub use tokenizer::Tokenizer;
 

@@ -39,7 +39,7 @@ pub struct LoraConfig {
 pub enum Targets {
     /// Layers whose path is one of these names or ends in `.` and one of them, as PEFT matches.
     Names(Vec<String>),
-    /// `all-linear`: every one but the unembedding.
+    /// `all-linear`: every one but the unembedding, or a classifier's head.
     #[serde(with = "all_linear")]
     AllLinear,
 }
@@ -112,7 +112,8 @@ impl LoraConfig {
     pub fn peft_default(family: Family, rank: usize) -> Self {
         let targets: &[&str] = match family {
             Family::Gpt2 => &["c_attn"],
-            Family::Llama => &["q_proj", "v_proj"],
+            Family::Opt | Family::Llama => &["q_proj", "v_proj"],
+            Family::Bert => &["query", "value"],
         };
         LoraConfig {
             alpha: 8.0,
@@ -146,7 +147,7 @@ impl Targets {
     /// Whether the layer at this path is one.
     pub fn matches(&self, path: &str) -> bool {
         match self {
-            Targets::AllLinear => path != UNEMBEDDING,
+            Targets::AllLinear => !HEADS.contains(&path),
             Targets::Names(names) => names.iter().any(|name| is_called(path, name)),
         }
     }
@@ -178,7 +179,8 @@ pub(crate) fn last_names(paths: &[String]) -> Vec<String> {
     names
 }
 
-const UNEMBEDDING: &str = "lm_head";
+/// What `all-linear` leaves out: unembedding and classifiers' heads.
+const HEADS: [&str; 3] = ["lm_head", "score", "classifier"];
 
 fn is_called(path: &str, name: &str) -> bool {
     path.strip_suffix(name).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))

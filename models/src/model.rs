@@ -1,24 +1,70 @@
-//! A causal language model of any family: load, start from scratch, save, run, tap, decode.
+//! A model of any family: load, start from scratch, save, run, tap, decode. [`CausalLm`] and [`SequenceClassifier`]
+//! are one type with two heads: whatever is done to parameters, adapters and files is done to both alike.
+
+mod classifier;
 
 use std::collections::BTreeMap;
+use std::marker::PhantomData;
 use std::path::Path;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::tensor::{Device, Tensor};
 
+use crate::bert::{Bert, Spelled};
 use crate::config::{Family, ModelConfig};
 use crate::error::{ModelError, Result};
 use crate::files::ModelFiles;
 use crate::gpt2::Gpt2;
-use crate::layers::{Batch, KvCache, Linear, Pass};
+use crate::layers::{Batch, Embedding, KvCache, Linear, Pass};
 use crate::llama::Llama;
-use crate::weights::{Load, Random, Weights, transposed, write_safetensors};
+use crate::opt::Opt;
+use crate::weights::{Load, Random, Source, Weights, transposed, write_safetensors};
 
-/// A model with the config that it was built by.
+/// A model with the config that it was built by, and a head for its task.
 #[derive(Debug, Clone)]
-pub struct CausalLm {
+pub struct Model<T> {
     config: ModelConfig,
     network: Network,
+    task: PhantomData<T>,
+}
+
+/// What a model's head is for.
+pub trait Task: Clone + std::fmt::Debug + Send + Sync + 'static {
+    /// In messages: what is wanted.
+    const NAME: &'static str;
+
+    /// Whether a config describes such a model.
+    fn is_of(config: &ModelConfig) -> bool;
+}
+
+/// The next token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NextToken;
+
+/// The class of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Classes;
+
+/// A causal language model.
+pub type CausalLm = Model<NextToken>;
+
+/// A classifier of whole texts.
+pub type SequenceClassifier = Model<Classes>;
+
+impl Task for NextToken {
+    const NAME: &'static str = "a causal language model";
+
+    fn is_of(config: &ModelConfig) -> bool {
+        config.labels.is_empty() && config.family != Family::Bert
+    }
+}
+
+impl Task for Classes {
+    const NAME: &'static str = "a sequence classifier";
+
+    fn is_of(config: &ModelConfig) -> bool {
+        !config.labels.is_empty()
+    }
 }
 
 /// The families. A parameter's path in the module is its Hugging Face name.
@@ -26,8 +72,12 @@ pub struct CausalLm {
 pub enum Network {
     /// GPT-2.
     Gpt2(Gpt2),
+    /// OPT.
+    Opt(Opt),
     /// Llama.
     Llama(Llama),
+    /// BERT.
+    Bert(Bert),
 }
 
 /// One parameter, by its Hugging Face name; an adapter's are `<path>.lora.a` and `<path>.lora.b`.
@@ -48,45 +98,93 @@ macro_rules! network {
     ($network:expr, $name:ident => $body:expr) => {
         match $network {
             Network::Gpt2($name) => $body,
+            Network::Opt($name) => $body,
             Network::Llama($name) => $body,
+            Network::Bert($name) => $body,
         }
     };
 }
 
-impl CausalLm {
-    /// From a Hugging Face folder's files, widened to f32.
-    pub fn load(files: &ModelFiles, device: &Device) -> Result<Self> {
-        let text = files.text("config.json")?;
-        let config = ModelConfig::parse(&text.ok_or_else(|| ModelError::MissingFile { name: "config.json".into() })?)?;
-        let mut weights = Weights::open(files)?;
-        let network = match config.family {
-            Family::Gpt2 => {
-                let source = &mut Load { weights: &mut weights, prefix: "transformer." };
-                Network::Gpt2(Gpt2::build(&config, source, device)?)
-            }
-            Family::Llama => {
-                let source = &mut Load { weights: &mut weights, prefix: "model." };
-                Network::Llama(Llama::build(&config, source, device)?)
-            }
+impl Network {
+    fn build(config: &ModelConfig, source: &mut impl Source, device: &Device) -> Result<Self> {
+        Ok(match config.family {
+            Family::Gpt2 => Network::Gpt2(Gpt2::build(config, source, device)?),
+            Family::Opt => Network::Opt(Opt::build(config, source, device)?),
+            Family::Llama => Network::Llama(Llama::build(config, source, device)?),
+            Family::Bert => Network::Bert(Bert::build(config, source, device)?),
+        })
+    }
+
+    fn embedding(&self) -> &Embedding {
+        match self {
+            Network::Gpt2(network) => &network.transformer.wte,
+            Network::Opt(network) => &network.model.decoder.embed_tokens,
+            Network::Llama(network) => &network.model.embed_tokens,
+            Network::Bert(network) => &network.bert.embeddings.word_embeddings,
+        }
+    }
+}
+
+/// How files of a family may spell names, and what in them is no weight.
+struct Spelling {
+    /// Left out by files of the bare model.
+    prefix: &'static str,
+    /// Causal masks, positions and rotary frequencies, which older files carry.
+    buffers: &'static [&'static str],
+    /// Heads that a classifier made of the model leaves behind.
+    heads: &'static [&'static str],
+}
+
+impl Spelling {
+    fn of(family: Family) -> Self {
+        let (prefix, buffers, heads): (_, &[_], &[_]) = match family {
+            Family::Gpt2 => ("transformer.", &[".attn.bias", ".attn.masked_bias"], &["lm_head."]),
+            Family::Opt => ("model.", &[], &["lm_head."]),
+            Family::Llama => ("model.", &[".rotary_emb.inv_freq"], &["lm_head."]),
+            Family::Bert => ("bert.", &["embeddings.position_ids"], &["cls."]),
         };
-        // Causal masks and rotary frequencies that older files carry, and the copy of a tied embedding.
-        let (tied, family) = (config.tied, config.family);
-        weights.finish(&config, |name| match family {
-            Family::Gpt2 => name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"),
-            Family::Llama => name.ends_with(".rotary_emb.inv_freq"),
-        } || tied && name == "lm_head.weight")?;
-        Ok(CausalLm { config, network })
+        Spelling { prefix, buffers, heads }
+    }
+
+    fn is_buffer(&self, name: &str) -> bool {
+        self.buffers.iter().any(|buffer| name.ends_with(buffer))
+    }
+}
+
+impl<T: Task> Model<T> {
+    /// From a Hugging Face folder's files, widened to f32.
+    ///
+    /// # Errors
+    /// If the config isn't one of a model that can be built, or is one for another task; if a tensor is missing, left
+    /// over, or has another shape than the config calls for.
+    pub fn load(files: &ModelFiles, device: &Device) -> Result<Self> {
+        let config = config_of(files)?;
+        let spelling = Spelling::of(config.family);
+        let mut weights = Weights::open(files)?;
+        let source = &mut Load { weights: &mut weights, prefix: spelling.prefix, head: None };
+        let model = Model::build(config, source, device)?;
+        // A tied embedding may be there twice.
+        let tied = model.config.tied && model.config.labels.is_empty();
+        weights.finish(&model.config, |name| spelling.is_buffer(name) || tied && name == "lm_head.weight")?;
+        Ok(model)
     }
 
     /// With random weights, as transformers starts a model of this family.
     pub fn random(config: ModelConfig, seed: u64, device: &Device) -> Result<Self> {
         config.check()?;
-        let source = &mut Random { seed };
-        let network = match config.family {
-            Family::Gpt2 => Network::Gpt2(Gpt2::build(&config, source, device)?),
-            Family::Llama => Network::Llama(Llama::build(&config, source, device)?),
-        };
-        Ok(CausalLm { config, network })
+        Model::build(config, &mut Random { seed }, device)
+    }
+
+    fn build(config: ModelConfig, source: &mut impl Source, device: &Device) -> Result<Self> {
+        if !T::is_of(&config) {
+            let found = match config.labels.len() {
+                0 => format!("a {} without classes ({})", config.family.name(), config.architecture()),
+                labels => format!("a {} classifier with {labels} classes", config.family.name()),
+            };
+            return Err(ModelError::Task { found, wanted: T::NAME });
+        }
+        let network = Network::build(&config, source, device)?;
+        Ok(Model { config, network, task: PhantomData })
     }
 
     /// Writes `config.json` and `model.safetensors` (without adapters). Same weights, same bytes.
@@ -117,8 +215,8 @@ impl CausalLm {
     /// Whether a linear layer's weight lies in the files as `[out, in]`. Also PEFT's `fan_in_fan_out`, negated.
     pub fn stored_out_in(&self, name: &str) -> bool {
         match self.config.family {
-            Family::Gpt2 => name == "lm_head.weight",
-            Family::Llama => name.ends_with("_proj.weight") || name == "lm_head.weight",
+            Family::Gpt2 => name == "lm_head.weight" || name == "score.weight",
+            Family::Opt | Family::Llama | Family::Bert => !name.contains("embed"),
         }
     }
 
@@ -134,65 +232,38 @@ impl CausalLm {
 
     /// Where the weights are.
     pub fn device(&self) -> Device {
-        match &self.network {
-            Network::Gpt2(network) => network.transformer.wte.weight.val().device(),
-            Network::Llama(network) => network.model.embed_tokens.weight.val().device(),
-        }
-    }
-
-    /// Logits `[batch, seq, vocab]`. Those at padding mean nothing.
-    pub fn forward(&self, batch: &Batch) -> Result<Tensor<3>> {
-        let [rows, seq] = batch.dims();
-        Ok(self.forward_rows(batch)?.reshape([rows, seq, self.config.vocab_size]))
-    }
-
-    /// Logits as rows `[batch * seq, vocab]`.
-    pub fn forward_rows(&self, batch: &Batch) -> Result<Tensor<2>> {
-        let pass = self.pass(batch, 0)?;
-        let x = network!(&self.network, network => network.run(&pass, None, &mut |_| {}));
-        Ok(network!(&self.network, network => network.unembed(x, &pass)))
+        self.network.embedding().weight.val().device()
     }
 
     /// The residual stream before each block, and (last) before the final norm: `layers + 1` tensors of rows
     /// `[batch * seq, hidden]`.
     pub fn hidden(&self, batch: &Batch) -> Result<Vec<Tensor<2>>> {
-        let pass = self.pass(batch, 0)?;
+        let pass = self.pass(batch, false)?;
         let mut hidden = Vec::with_capacity(self.config.layers + 1);
-        let last = network!(&self.network, network => network.run(&pass, None, &mut |x| hidden.push(x.clone())));
+        let last = self.run(&pass, None, &mut |x| hidden.push(x.clone()));
         hidden.push(last);
         Ok(hidden)
     }
 
-    /// Final norm and unembedding: rows `[n, hidden]` of any layer to logits `[n, vocab]`.
-    pub fn unembed(&self, hidden: Tensor<2>) -> Tensor<2> {
-        let pass = Pass::bare(&hidden.device());
-        network!(&self.network, network => network.unembed(hidden, &pass))
+    /// Refuses a batch that the model has no place for. `padding`: padding is computed as transformers does it.
+    fn pass(&self, batch: &Batch, padding: bool) -> Result<Pass> {
+        batch.check(0, self.config.context, self.config.vocab_size)?;
+        Pass::of(&self.config, batch, padding, &self.device())
     }
 
-    /// Room for `tokens` tokens, at most the context.
-    pub fn cache(&self, tokens: usize) -> KvCache {
-        KvCache::new(self.config.layers, tokens.min(self.config.context))
+    /// Final norm, and logits of the head, of rows `[n, hidden]`.
+    fn read_out(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
+        network!(&self.network, network => network.unembed(x, pass))
     }
 
-    /// Takes in a batch behind what the cache holds; logits `[batch, vocab]` of each row's last token. The batch
-    /// has no padding.
-    pub fn decode(&self, batch: &Batch, cache: &mut KvCache) -> Result<Tensor<2>> {
-        let [rows, seq] = batch.dims();
-        batch.check(cache.len(), cache.capacity(), self.config.vocab_size)?;
-        let pass = Pass::new(batch, cache.len(), &self.device());
-        let x = network!(&self.network, network => network.run(&pass, Some(cache), &mut |_| {}));
-        cache.advance(seq);
-        let width = self.config.hidden;
-        let last = match seq {
-            1 => x,
-            _ => x.reshape([rows, seq, width]).narrow(1, seq - 1, 1).reshape([rows, width]),
-        };
-        Ok(network!(&self.network, network => network.unembed(last, &pass)))
-    }
-
-    fn pass(&self, batch: &Batch, start: usize) -> Result<Pass> {
-        batch.check(start, self.config.context, self.config.vocab_size)?;
-        Ok(Pass::new(batch, start, &self.device()))
+    /// The residual stream behind the last block, rows `[batch * seq, hidden]`.
+    fn run(&self, pass: &Pass, cache: Option<&mut KvCache>, tap: &mut dyn FnMut(&Tensor<2>)) -> Tensor<2> {
+        match &self.network {
+            Network::Gpt2(network) => network.run(pass, cache, tap),
+            Network::Opt(network) => network.run(pass, cache, tap),
+            Network::Llama(network) => network.run(pass, cache, tap),
+            Network::Bert(network) => network.run(pass, tap),
+        }
     }
 
     /// All linear layers by path (`transformer.h.0.attn.c_attn`), to set or take out adapters.
@@ -209,21 +280,70 @@ impl CausalLm {
 
     /// Runs a burn visitor over the parameters; the path it is told is the Hugging Face name.
     pub fn visit(&self, visitor: &mut impl ModuleVisitor) {
-        network!(&self.network, network => network.visit(visitor));
+        match &self.network {
+            Network::Gpt2(network) => network.visit(visitor),
+            Network::Opt(network) => network.visit(visitor),
+            Network::Llama(network) => network.visit(visitor),
+            Network::Bert(network) => network.visit(&mut Spelled(visitor)),
+        }
     }
 
     /// Replaces parameters by a burn mapper; the path it is told is the Hugging Face name.
     pub fn map(self, mapper: &mut impl ModuleMapper) -> Self {
         let network = match self.network {
             Network::Gpt2(network) => Network::Gpt2(network.map(mapper)),
+            Network::Opt(network) => Network::Opt(network.map(mapper)),
             Network::Llama(network) => Network::Llama(network.map(mapper)),
+            Network::Bert(network) => Network::Bert(network.map(&mut Spelled(mapper))),
         };
-        CausalLm { config: self.config, network }
+        Model { network, ..self }
     }
 
     /// Trains the parameters whose names `select` picks and freezes the others.
     pub fn train_only(self, select: impl Fn(&str) -> bool) -> Self {
         self.map(&mut Select { path: Vec::new(), select })
+    }
+}
+
+impl CausalLm {
+    /// Logits `[batch, seq, vocab]`. Those at padding mean nothing.
+    pub fn forward(&self, batch: &Batch) -> Result<Tensor<3>> {
+        let [rows, seq] = batch.dims();
+        Ok(self.forward_rows(batch)?.reshape([rows, seq, self.config.vocab_size]))
+    }
+
+    /// Logits as rows `[batch * seq, vocab]`.
+    pub fn forward_rows(&self, batch: &Batch) -> Result<Tensor<2>> {
+        let pass = self.pass(batch, false)?;
+        let x = self.run(&pass, None, &mut |_| {});
+        Ok(self.read_out(x, &pass))
+    }
+
+    /// Final norm and unembedding: rows `[n, hidden]` of any layer to logits `[n, vocab]`.
+    pub fn unembed(&self, hidden: Tensor<2>) -> Tensor<2> {
+        let pass = Pass::bare(&hidden.device());
+        self.read_out(hidden, &pass)
+    }
+
+    /// Room for `tokens` tokens, at most the context.
+    pub fn cache(&self, tokens: usize) -> KvCache {
+        KvCache::new(self.config.layers, tokens.min(self.config.context))
+    }
+
+    /// Takes in a batch behind what the cache holds; logits `[batch, vocab]` of each row's last token. The batch
+    /// has no padding.
+    pub fn decode(&self, batch: &Batch, cache: &mut KvCache) -> Result<Tensor<2>> {
+        let [rows, seq] = batch.dims();
+        batch.check(cache.len(), cache.capacity(), self.config.vocab_size)?;
+        let pass = Pass::new(batch, cache.len(), &self.device());
+        let x = self.run(&pass, Some(cache), &mut |_| {});
+        cache.advance(seq);
+        let width = self.config.hidden;
+        let last = match seq {
+            1 => x,
+            _ => x.reshape([rows, seq, width]).narrow(1, seq - 1, 1).reshape([rows, width]),
+        };
+        Ok(self.read_out(last, &pass))
     }
 }
 
@@ -295,4 +415,9 @@ impl<F: Fn(&str) -> bool> ModuleMapper for Select<F> {
 /// The values of a float tensor, in row-major order.
 pub fn values<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
     tensor.into_data().iter::<f32>().collect()
+}
+
+fn config_of(files: &ModelFiles) -> Result<ModelConfig> {
+    let text = files.text("config.json")?;
+    Ok(ModelConfig::parse(&text.ok_or_else(|| ModelError::MissingFile { name: "config.json".into() })?)?)
 }

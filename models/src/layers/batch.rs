@@ -3,6 +3,7 @@
 use burn::tensor::{Device, Int, Tensor};
 
 use super::ops;
+use crate::config::{Family, ModelConfig};
 use crate::error::{ModelError, Result};
 
 /// Token ids `[rows, seq]` with a mask that says which are real. Holds no tensors: one batch serves any device.
@@ -10,6 +11,7 @@ use crate::error::{ModelError, Result};
 pub struct Batch {
     ids: Vec<u32>,
     mask: Vec<bool>,
+    types: Option<Vec<u32>>,
     rows: usize,
     seq: usize,
     dropout: Option<DropoutKey>,
@@ -30,7 +32,7 @@ impl Batch {
         if rows == 0 || seq == 0 || ids.len() != rows * seq || mask.len() != rows * seq {
             return Err(ModelError::EmptyBatch);
         }
-        Ok(Batch { ids, mask, rows, seq, dropout: None })
+        Ok(Batch { ids, mask, types: None, rows, seq, dropout: None })
     }
 
     /// Rows of tokens, padded on the right to the longest (which costs attention no mask: no real token looks
@@ -57,6 +59,14 @@ impl Batch {
         Batch { dropout: Some(key), ..self }
     }
 
+    /// The same batch with token types (BERT's segments), row after row; without, all are 0.
+    pub fn with_types(self, types: Vec<u32>) -> Result<Self> {
+        match types.len() == self.ids.len() {
+            true => Ok(Batch { types: Some(types), ..self }),
+            false => Err(ModelError::EmptyBatch),
+        }
+    }
+
     /// `[rows, seq]`.
     pub fn dims(&self) -> [usize; 2] {
         [self.rows, self.seq]
@@ -75,6 +85,22 @@ impl Batch {
     /// Whether some real token stands to the right of padding.
     fn padded_left(&self) -> bool {
         self.mask.chunks(self.seq).any(|row| row.windows(2).any(|pair| !pair[0] && pair[1]))
+    }
+
+    /// Whether any id is padding.
+    fn padded(&self) -> bool {
+        self.mask.contains(&false)
+    }
+
+    /// By row, the place of the last id that isn't `pad`, whatever the mask says: where transformers reads a causal
+    /// model's class (0 if there is none). Without a pad id, the last real one.
+    pub(crate) fn last_places(&self, pad: Option<u32>) -> Vec<usize> {
+        let rows = self.ids.chunks(self.seq).zip(self.mask.chunks(self.seq));
+        let last = |(ids, mask): (&[u32], &[bool])| match pad {
+            Some(pad) => ids.iter().rposition(|&id| id != pad),
+            None => mask.iter().rposition(|&real| real),
+        };
+        rows.map(|row| last(row).unwrap_or(0)).collect()
     }
 
     /// Refuses ids and lengths that the model has no place for.
@@ -98,6 +124,8 @@ pub struct Pass {
     pub start: usize,
     /// Ids `[rows * seq]`.
     pub ids: Tensor<1, Int>,
+    /// Token types `[rows * seq]`; none if all are 0.
+    pub types: Option<Tensor<1, Int>>,
     /// Positions `[rows * seq]`, given only where rows differ (padding on the left); else `start..start + seq`.
     pub positions: Option<Tensor<1, Int>>,
     /// Added to attention scores, broadcast over `[rows, heads, seq, keys]`; none for a single query.
@@ -110,18 +138,65 @@ impl Pass {
     /// Of no tokens: what the unembedding of given rows needs.
     pub(crate) fn bare(device: &Device) -> Self {
         let ids = ops::ints(Vec::new(), [0], device);
-        Pass { dims: [0, 0], start: 0, ids, positions: None, bias: None, dropout: None }
+        Pass { dims: [0, 0], start: 0, ids, types: None, positions: None, bias: None, dropout: None }
     }
 
     /// For a batch that follows `start` cached tokens. With a cache no padding is allowed, so rows agree.
     pub fn new(batch: &Batch, start: usize, device: &Device) -> Self {
+        Pass::causal(batch, start, start == 0 && batch.padded_left(), device)
+    }
+
+    /// For a batch that a model of this family starts with. `padding`: padding is computed as transformers does it,
+    /// for who reads its outputs.
+    pub(crate) fn of(config: &ModelConfig, batch: &Batch, padding: bool, device: &Device) -> Result<Self> {
+        if config.family == Family::Bert {
+            return Pass::bidirectional(config, batch, device);
+        }
+        if batch.types.is_some() {
+            return Err(ModelError::TokenTypes { family: config.family.name() });
+        }
+        let mut pass = Pass::causal(batch, 0, batch.padded_left() || padding && batch.padded(), device);
+        if config.family == Family::Opt && pass.positions.is_some() {
+            let [rows, seq] = pass.dims;
+            // OPT's padding has the position before the first; there is one, since its table begins with two spare rows.
+            let real = positions(batch).into_iter().zip(&batch.mask);
+            let places = real.map(|(at, &real)| if real { at } else { -1 }).collect();
+            pass.positions = Some(ops::ints(places, [rows * seq], device));
+        }
+        Ok(pass)
+    }
+
+    /// All real tokens see each other; positions count from the row's start, padding included.
+    fn bidirectional(config: &ModelConfig, batch: &Batch, device: &Device) -> Result<Self> {
+        let Batch { rows, seq, .. } = *batch;
+        let ints = |ids: &[u32]| ops::ints(ids.iter().map(|&id| id as i32).collect(), [rows * seq], device);
+        if let Some(&id) = batch.types.iter().flatten().find(|&&id| id as usize >= config.token_types) {
+            return Err(ModelError::TokenType { id, types: config.token_types });
+        }
+        let bias = batch.padded().then(|| {
+            let bias = batch.mask.iter().map(|&real| if real { 0.0 } else { f32::MIN }).collect();
+            ops::from_vec(bias, [rows, 1, 1, seq], device)
+        });
+        Ok(Pass {
+            dims: [rows, seq],
+            start: 0,
+            ids: ints(&batch.ids),
+            types: batch.types.as_deref().map(ints),
+            positions: None,
+            bias,
+            dropout: batch.dropout,
+        })
+    }
+
+    /// `left`: rows differ, as padding stands before real tokens.
+    fn causal(batch: &Batch, start: usize, left: bool, device: &Device) -> Self {
         let Batch { rows, seq, .. } = *batch;
         let ids = batch.ids.iter().map(|&id| id as i32).collect();
-        let left = start == 0 && batch.padded_left();
         Pass {
             dims: [rows, seq],
             start,
             ids: ops::ints(ids, [rows * seq], device),
+            types: None,
             positions: left.then(|| ops::ints(positions(batch), [rows * seq], device)),
             bias: if left {
                 Some(ops::from_vec(padded_bias(batch), [rows, 1, seq, seq], device))
@@ -135,20 +210,14 @@ impl Pass {
     }
 }
 
-/// Number of real tokens before each one; padding gets 0.
+/// Number of real tokens before each one; padding has that of the last real one before it, or 0.
 fn positions(batch: &Batch) -> Vec<i32> {
     let row_positions = |row: &[bool]| {
-        let mut count = 0;
-        row.iter()
-            .map(|&real| {
-                if real {
-                    count += 1;
-                    count - 1
-                } else {
-                    0
-                }
-            })
-            .collect::<Vec<i32>>()
+        let count = |count: &mut i32, &real: &bool| {
+            *count += i32::from(real);
+            Some((*count - 1).max(0))
+        };
+        row.iter().scan(0, count).collect::<Vec<i32>>()
     };
     batch.mask.chunks(batch.seq).flat_map(row_positions).collect()
 }
