@@ -148,15 +148,19 @@ impl Bert {
         Ok(Bert { bert, classifier })
     }
 
-    /// The residual stream behind the last block, rows `[batch * seq, hidden]`. `tap` sees the stream before each
-    /// block.
-    pub(crate) fn run(&self, pass: &Pass, tap: &mut dyn FnMut(&Tensor<2>)) -> Tensor<2> {
-        let mut x = self.bert.embeddings.forward(pass);
-        for block in &self.bert.encoder.layer {
-            tap(&x);
-            x = block.forward(x, pass);
-        }
-        x
+    /// How many blocks there are.
+    pub(crate) fn blocks(&self) -> usize {
+        self.bert.encoder.layer.len()
+    }
+
+    /// The residual stream before the first block, rows `[batch * seq, hidden]`.
+    pub(crate) fn embed(&self, pass: &Pass) -> Tensor<2> {
+        self.bert.embeddings.forward(pass)
+    }
+
+    /// The stream behind block `layer`, from the one before it.
+    pub(crate) fn block(&self, layer: usize, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
+        self.bert.encoder.layer[layer].forward(x, pass)
     }
 
     /// Logits `[n, labels]` of the first tokens `[n, hidden]` of rows.
@@ -186,7 +190,7 @@ impl Bert {
 impl Embeddings {
     fn forward(&self, pass: &Pass) -> Tensor<2> {
         let [rows, seq] = pass.dims;
-        let tokens = self.word_embeddings.forward(pass.ids.clone());
+        let tokens = self.word_embeddings.forward_padded(pass);
         let width = tokens.dims()[1];
         let typed = match &pass.types {
             Some(types) => tokens + self.token_type_embeddings.forward(types.clone()),

@@ -111,6 +111,14 @@ pub enum ModelError {
     /// A batch with no rows or no tokens, or with a row of another length than its mask.
     #[error("a batch needs at least one row, and rows of at least one token")]
     EmptyBatch,
+    /// A class that a classifier doesn't have.
+    #[error("class {label} is outside the classifier's {classes}")]
+    Class {
+        /// Number of the class.
+        label: u32,
+        /// How many there are.
+        classes: usize,
+    },
     /// Token types for a model that has none.
     #[error("a {family} model has no token types")]
     TokenTypes {

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::config::{Activation, ModelConfig};
 use crate::error::Result;
-use crate::layers::{AttentionShape, Embedding, KvCache, LayerNorm, Linear, Pass, attend, ops};
+use crate::layers::{AttentionShape, Embedding, KvCache, LayerNorm, Linear, Pass, Precision, attend, ops};
 use crate::weights::Source;
 
 /// The model: body, and the unembedding (the embedding itself, if tied) or a classifier's head.
@@ -100,30 +100,29 @@ impl Gpt2 {
         Ok(Gpt2 { transformer, lm_head, score })
     }
 
-    /// The residual stream behind the last block, rows `[batch * seq, hidden]`. `tap` sees the stream before each
-    /// block.
-    pub(crate) fn run(
-        &self,
-        pass: &Pass,
-        mut cache: Option<&mut KvCache>,
-        tap: &mut dyn FnMut(&Tensor<2>),
-    ) -> Tensor<2> {
+    /// How many blocks there are.
+    pub(crate) fn blocks(&self) -> usize {
+        self.transformer.h.len()
+    }
+
+    /// The residual stream before the first block, rows `[batch * seq, hidden]`.
+    pub(crate) fn embed(&self, pass: &Pass) -> Tensor<2> {
         let body = &self.transformer;
         let [rows, seq] = pass.dims;
         let tokens = body.wte.forward(pass.ids.clone());
-        let mut x = match &pass.positions {
+        match &pass.positions {
             Some(positions) => tokens + body.wpe.forward(positions.clone()),
             None => {
                 let width = tokens.dims()[1];
                 let positions: Tensor<3> = body.wpe.range(pass.start, seq).unsqueeze();
                 (tokens.reshape([rows, seq, width]) + positions).reshape([rows * seq, width])
             }
-        };
-        for (layer, block) in body.h.iter().enumerate() {
-            tap(&x);
-            x = block.forward(x, pass, cache.as_deref_mut().map(|cache| (cache, layer)));
         }
-        x
+    }
+
+    /// The stream behind block `layer`, from the one before it.
+    pub(crate) fn block(&self, layer: usize, x: Tensor<2>, pass: &Pass, cache: Option<&mut KvCache>) -> Tensor<2> {
+        self.transformer.h[layer].forward(x, pass, cache.map(|cache| (cache, layer)))
     }
 
     /// Final norm, and logits over the vocabulary or the classes, of rows.
@@ -131,7 +130,7 @@ impl Gpt2 {
         let x = self.transformer.ln_f.forward(x);
         match self.lm_head.as_ref().or(self.score.as_ref()) {
             Some(head) => head.forward(x, pass),
-            None => self.transformer.wte.unembed(x),
+            None => self.transformer.wte.unembed(x, pass),
         }
     }
 
@@ -162,7 +161,7 @@ impl Attention {
         let width = x.dims()[1];
         let qkv = self.c_attn.forward(x, pass);
         // Without padding on the left and without a cache, attention is the plain causal one.
-        let plain = cache.is_none() && pass.positions.is_none();
+        let plain = cache.is_none() && pass.positions.is_none() && pass.precision == Precision::F32;
         if plain && let Some(mixed) = ops::causal_attention(&qkv, pass.dims[1], self.heads) {
             return self.c_proj.forward(mixed, pass);
         }

@@ -25,6 +25,7 @@ pub mod llama;
 pub mod lora;
 pub mod model;
 pub mod opt;
+mod parameterized;
 pub mod peft;
 pub mod rng;
 pub mod sampling;
@@ -40,6 +41,7 @@ pub use generate::{Completion, Finish, GenerateOptions, Prompt, generate};
 pub use layers::{Batch, DropoutKey};
 pub use lens::{LensPoint, LogitLens};
 pub use model::{CausalLm, SequenceClassifier};
+pub use parameterized::Parameterized;
 pub use sampling::Sampling;
 pub use tokenizer::Tokenizer;
 

@@ -111,22 +111,22 @@ impl Llama {
         Ok(Llama { model, lm_head, score, rope_theta, rope_scaling })
     }
 
-    /// The residual stream behind the last block, rows `[batch * seq, hidden]`. `tap` sees the stream before each
-    /// block.
-    pub(crate) fn run(
-        &self,
-        pass: &Pass,
-        mut cache: Option<&mut KvCache>,
-        tap: &mut dyn FnMut(&Tensor<2>),
-    ) -> Tensor<2> {
-        let mut x = self.model.embed_tokens.forward(pass.ids.clone());
-        let head = self.model.layers.first().map_or(0, |block| block.self_attn.shape.head);
-        let rope = Rope::new(pass, head, self.rope_theta, self.rope_scaling);
-        for (layer, block) in self.model.layers.iter().enumerate() {
-            tap(&x);
-            x = block.forward(x, pass, &rope, cache.as_deref_mut().map(|cache| (cache, layer)));
-        }
-        x
+    /// How many blocks there are.
+    pub(crate) fn blocks(&self) -> usize {
+        self.model.layers.len()
+    }
+
+    /// The residual stream before the first block, rows `[batch * seq, hidden]`.
+    pub(crate) fn embed(&self, pass: &Pass) -> Tensor<2> {
+        self.model.embed_tokens.forward_padded(pass)
+    }
+
+    /// The stream behind block `layer`, from the one before it.
+    pub(crate) fn block(&self, layer: usize, x: Tensor<2>, pass: &Pass, cache: Option<&mut KvCache>) -> Tensor<2> {
+        let block = &self.model.layers[layer];
+        let head = block.self_attn.shape.head;
+        let rope = pass.rope.get_or_init(|| Rope::new(pass, head, self.rope_theta, self.rope_scaling));
+        block.forward(x, pass, rope, cache.map(|cache| (cache, layer)))
     }
 
     /// Final norm, and logits over the vocabulary or the classes, of rows.
@@ -134,7 +134,7 @@ impl Llama {
         let x = self.model.norm.forward(x);
         match self.lm_head.as_ref().or(self.score.as_ref()) {
             Some(head) => head.forward(x, pass),
-            None => self.model.embed_tokens.unembed(x),
+            None => self.model.embed_tokens.unembed(x, pass),
         }
     }
 

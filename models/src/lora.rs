@@ -13,6 +13,7 @@ use crate::config::Family;
 use crate::error::ModelError;
 use crate::layers::{LoraAdapter, ops};
 use crate::model::{CausalLm, values};
+use crate::parameterized::Parameterized;
 use crate::rng::Stream;
 use crate::weights::transposed;
 
@@ -153,7 +154,7 @@ impl Targets {
     }
 
     /// The paths of all layers that are meant; an error for a name that means none.
-    pub fn resolve(&self, model: &CausalLm) -> Result<Vec<String>, LoraError> {
+    pub fn resolve(&self, model: &impl Parameterized) -> Result<Vec<String>, LoraError> {
         let mut model = model.clone();
         let mut paths = Vec::new();
         model.each_linear(|path, _| paths.push(path.to_owned()));
@@ -188,7 +189,7 @@ fn is_called(path: &str, name: &str) -> bool {
 
 /// Puts fresh adapters on the model's target layers; the outputs stay what they were, since `B = 0`. How one
 /// adapter starts depends on the seed and its layer alone, and `A` of a lower rank is the beginning of a higher's.
-pub fn attach(model: &mut CausalLm, config: &LoraConfig, seed: u64) -> Result<(), LoraError> {
+pub fn attach(model: &mut impl Parameterized, config: &LoraConfig, seed: u64) -> Result<(), LoraError> {
     attach_with(model, config, |layer, [input, output]| {
         let mut stream = Stream::new(seed, &[INIT, layer as u64]);
         let bound = 1.0 / (input as f64).sqrt();
@@ -206,7 +207,7 @@ const INIT: u64 = 0x6c6f_7261;
 
 /// Adapters with the given `A [in, r]` and `B [r, out]`, asked for by the number of the layer and its dims.
 pub(crate) fn attach_with(
-    model: &mut CausalLm,
+    model: &mut impl Parameterized,
     config: &LoraConfig,
     mut factors: impl FnMut(usize, [usize; 2]) -> (Vec<f32>, Vec<f32>),
 ) -> Result<(), LoraError> {
@@ -235,7 +236,7 @@ pub(crate) fn attach_with(
 }
 
 /// Whether any layer is adapted.
-pub fn has_adapters(model: &CausalLm) -> bool {
+pub fn has_adapters(model: &impl Parameterized) -> bool {
     model.parameters().iter().any(|parameter| is_adapter(&parameter.name))
 }
 
@@ -245,7 +246,7 @@ pub(crate) fn is_adapter(name: &str) -> bool {
 }
 
 /// Adds every adapter into its weight (`W + scale * A B`) and takes it out; what was taken out is given back.
-pub fn merge(model: &mut CausalLm) -> BTreeMap<String, LoraAdapter> {
+pub fn merge(model: &mut impl Parameterized) -> BTreeMap<String, LoraAdapter> {
     let mut taken = BTreeMap::new();
     model.each_linear(|path, linear| {
         if let Some(adapter) = linear.lora.take() {
@@ -257,7 +258,7 @@ pub fn merge(model: &mut CausalLm) -> BTreeMap<String, LoraAdapter> {
 }
 
 /// Undoes [`merge`], up to rounding: subtracts each product from its weight and puts the adapter back.
-pub fn unmerge(model: &mut CausalLm, mut adapters: BTreeMap<String, LoraAdapter>) -> Result<(), LoraError> {
+pub fn unmerge(model: &mut impl Parameterized, mut adapters: BTreeMap<String, LoraAdapter>) -> Result<(), LoraError> {
     model.each_linear(|path, linear| {
         if let Some(adapter) = adapters.remove(path) {
             linear.weight = add(&linear.weight, adapter.product().neg());
@@ -300,7 +301,7 @@ impl LoraAdapter {
 
 /// Frobenius norm of each change that `tuned` makes to a parameter of `base` (by name, only where there is one):
 /// an adapter's product counts as a change of its layer's weight.
-pub fn delta_norms(base: &CausalLm, tuned: &CausalLm) -> BTreeMap<String, f64> {
+pub fn delta_norms<M: Parameterized>(base: &M, tuned: &M) -> BTreeMap<String, f64> {
     let adapters = tuned.adapters();
     let before = base.tensors();
     let mut norms = BTreeMap::new();
@@ -320,13 +321,7 @@ pub fn delta_norms(base: &CausalLm, tuned: &CausalLm) -> BTreeMap<String, f64> {
 impl CausalLm {
     /// All adapters by the path of their layer.
     pub fn adapters(&self) -> BTreeMap<String, LoraAdapter> {
-        let mut adapters = BTreeMap::new();
-        self.clone().each_linear(|path, linear| {
-            if let Some(adapter) = &linear.lora {
-                adapters.insert(path.to_owned(), adapter.clone());
-            }
-        });
-        adapters
+        Parameterized::adapters(self)
     }
 }
 

@@ -15,10 +15,11 @@ use crate::config::{Family, ModelConfig};
 use crate::error::{ModelError, Result};
 use crate::files::ModelFiles;
 use crate::gpt2::Gpt2;
-use crate::layers::{Batch, Embedding, KvCache, Linear, Pass};
+use crate::layers::{Batch, Embedding, KvCache, Linear, Pass, Precision};
 use crate::llama::Llama;
 use crate::opt::Opt;
-use crate::weights::{Load, Random, Source, Weights, transposed, write_safetensors};
+use crate::parameterized::Parameterized;
+use crate::weights::{Load, Random, Source, Weights, is_class_head, transposed, write_safetensors};
 
 /// A model with the config that it was built by, and a head for its task.
 #[derive(Debug, Clone)]
@@ -113,6 +114,41 @@ impl Network {
             Family::Llama => Network::Llama(Llama::build(config, source, device)?),
             Family::Bert => Network::Bert(Bert::build(config, source, device)?),
         })
+    }
+
+    /// How many blocks there are.
+    pub(crate) fn blocks(&self) -> usize {
+        network!(self, network => network.blocks())
+    }
+
+    /// The residual stream before the first block, rows `[batch * seq, hidden]`.
+    pub(crate) fn embed(&self, pass: &Pass) -> Tensor<2> {
+        network!(self, network => network.embed(pass))
+    }
+
+    /// The stream behind block `layer`, from the one before it. Encoders have no cache.
+    pub(crate) fn block(&self, layer: usize, x: Tensor<2>, pass: &Pass, cache: Option<&mut KvCache>) -> Tensor<2> {
+        match self {
+            Network::Gpt2(network) => network.block(layer, x, pass, cache),
+            Network::Opt(network) => network.block(layer, x, pass, cache),
+            Network::Llama(network) => network.block(layer, x, pass, cache),
+            Network::Bert(network) => network.block(layer, x, pass),
+        }
+    }
+
+    /// The stream behind the last block, rows `[batch * seq, hidden]`. `tap` sees the stream before each block.
+    fn run(&self, pass: &Pass, mut cache: Option<&mut KvCache>, tap: &mut dyn FnMut(&Tensor<2>)) -> Tensor<2> {
+        let mut x = self.embed(pass);
+        for layer in 0..self.blocks() {
+            tap(&x);
+            x = self.block(layer, x, pass, cache.as_deref_mut());
+        }
+        x
+    }
+
+    /// Final norm, and logits of the head, of rows `[n, hidden]`.
+    fn unembed(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
+        network!(self, network => network.unembed(x, pass))
     }
 
     fn embedding(&self) -> &Embedding {
@@ -240,30 +276,15 @@ impl<T: Task> Model<T> {
     pub fn hidden(&self, batch: &Batch) -> Result<Vec<Tensor<2>>> {
         let pass = self.pass(batch, false)?;
         let mut hidden = Vec::with_capacity(self.config.layers + 1);
-        let last = self.run(&pass, None, &mut |x| hidden.push(x.clone()));
+        let last = self.network.run(&pass, None, &mut |x| hidden.push(x.clone()));
         hidden.push(last);
         Ok(hidden)
     }
 
     /// Refuses a batch that the model has no place for. `padding`: padding is computed as transformers does it.
-    fn pass(&self, batch: &Batch, padding: bool) -> Result<Pass> {
+    pub(crate) fn pass(&self, batch: &Batch, padding: bool) -> Result<Pass> {
         batch.check(0, self.config.context, self.config.vocab_size)?;
         Pass::of(&self.config, batch, padding, &self.device())
-    }
-
-    /// Final norm, and logits of the head, of rows `[n, hidden]`.
-    fn read_out(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
-        network!(&self.network, network => network.unembed(x, pass))
-    }
-
-    /// The residual stream behind the last block, rows `[batch * seq, hidden]`.
-    fn run(&self, pass: &Pass, cache: Option<&mut KvCache>, tap: &mut dyn FnMut(&Tensor<2>)) -> Tensor<2> {
-        match &self.network {
-            Network::Gpt2(network) => network.run(pass, cache, tap),
-            Network::Opt(network) => network.run(pass, cache, tap),
-            Network::Llama(network) => network.run(pass, cache, tap),
-            Network::Bert(network) => network.run(pass, tap),
-        }
     }
 
     /// All linear layers by path (`transformer.h.0.attn.c_attn`), to set or take out adapters.
@@ -315,14 +336,20 @@ impl CausalLm {
     /// Logits as rows `[batch * seq, vocab]`.
     pub fn forward_rows(&self, batch: &Batch) -> Result<Tensor<2>> {
         let pass = self.pass(batch, false)?;
-        let x = self.run(&pass, None, &mut |_| {});
-        Ok(self.read_out(x, &pass))
+        let x = self.network.run(&pass, None, &mut |_| {});
+        Ok(self.network.unembed(x, &pass))
     }
 
     /// Final norm and unembedding: rows `[n, hidden]` of any layer to logits `[n, vocab]`.
     pub fn unembed(&self, hidden: Tensor<2>) -> Tensor<2> {
         let pass = Pass::bare(&hidden.device());
-        self.read_out(hidden, &pass)
+        self.network.unembed(hidden, &pass)
+    }
+
+    /// The same, with the products in a given precision.
+    pub(crate) fn unembed_in(&self, hidden: Tensor<2>, precision: Precision) -> Tensor<2> {
+        let pass = Pass { precision, ..Pass::bare(&hidden.device()) };
+        self.network.unembed(hidden, &pass)
     }
 
     /// Room for `tokens` tokens, at most the context.
@@ -336,14 +363,44 @@ impl CausalLm {
         let [rows, seq] = batch.dims();
         batch.check(cache.len(), cache.capacity(), self.config.vocab_size)?;
         let pass = Pass::new(batch, cache.len(), &self.device());
-        let x = self.run(&pass, Some(cache), &mut |_| {});
+        let x = self.network.run(&pass, Some(cache), &mut |_| {});
         cache.advance(seq);
         let width = self.config.hidden;
         let last = match seq {
             1 => x,
             _ => x.reshape([rows, seq, width]).narrow(1, seq - 1, 1).reshape([rows, width]),
         };
-        Ok(self.read_out(last, &pass))
+        Ok(self.network.unembed(last, &pass))
+    }
+}
+
+impl<T: Task> Parameterized for Model<T> {
+    fn device(&self) -> Device {
+        Model::device(self)
+    }
+
+    fn visit(&self, visitor: &mut impl ModuleVisitor) {
+        Model::visit(self, visitor);
+    }
+
+    fn map(self, mapper: &mut impl ModuleMapper) -> Self {
+        Model::map(self, mapper)
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        Model::parameters(self)
+    }
+
+    fn tensors(&self) -> BTreeMap<String, (Vec<usize>, Vec<f32>)> {
+        Model::tensors(self)
+    }
+
+    fn each_linear(&mut self, visit: impl FnMut(&str, &mut Linear)) {
+        Model::each_linear(self, visit);
+    }
+
+    fn learns_beside_adapters(&self, name: &str) -> bool {
+        is_class_head(name)
     }
 }
 

@@ -6,7 +6,7 @@ use burn::tensor::{Device, Tensor};
 
 use crate::config::{Activation, ModelConfig};
 use crate::error::Result;
-use crate::layers::{AttentionShape, Embedding, KvCache, LayerNorm, Linear, Pass, attend, ops};
+use crate::layers::{AttentionShape, Embedding, KvCache, LayerNorm, Linear, Pass, Precision, attend, ops};
 use crate::weights::Source;
 
 /// The table of positions begins with two rows that stand for none: the first real token has row 2, padding row 1.
@@ -138,22 +138,21 @@ impl Opt {
         Ok(Opt { model: Body { decoder }, lm_head, score })
     }
 
-    /// The residual stream behind the last block, rows `[batch * seq, hidden]`. `tap` sees the stream before each
-    /// block.
-    pub(crate) fn run(
-        &self,
-        pass: &Pass,
-        mut cache: Option<&mut KvCache>,
-        tap: &mut dyn FnMut(&Tensor<2>),
-    ) -> Tensor<2> {
+    /// How many blocks there are.
+    pub(crate) fn blocks(&self) -> usize {
+        self.model.decoder.layers.len()
+    }
+
+    /// The residual stream before the first block, rows `[batch * seq, hidden]`.
+    pub(crate) fn embed(&self, pass: &Pass) -> Tensor<2> {
         let body = &self.model.decoder;
         let [rows, seq] = pass.dims;
-        let tokens = body.embed_tokens.forward(pass.ids.clone());
+        let tokens = body.embed_tokens.forward_padded(pass);
         let tokens = match &body.project_in {
             Some(project) => project.forward(tokens, pass),
             None => tokens,
         };
-        let mut x = match &pass.positions {
+        match &pass.positions {
             Some(positions) => {
                 tokens + body.embed_positions.forward(positions.clone().add_scalar(FIRST_POSITION as i32))
             }
@@ -162,12 +161,12 @@ impl Opt {
                 let positions: Tensor<3> = body.embed_positions.range(FIRST_POSITION + pass.start, seq).unsqueeze();
                 (tokens.reshape([rows, seq, width]) + positions).reshape([rows * seq, width])
             }
-        };
-        for (layer, block) in body.layers.iter().enumerate() {
-            tap(&x);
-            x = block.forward(x, pass, cache.as_deref_mut().map(|cache| (cache, layer)));
         }
-        x
+    }
+
+    /// The stream behind block `layer`, from the one before it.
+    pub(crate) fn block(&self, layer: usize, x: Tensor<2>, pass: &Pass, cache: Option<&mut KvCache>) -> Tensor<2> {
+        self.model.decoder.layers[layer].forward(x, pass, cache.map(|cache| (cache, layer)))
     }
 
     /// Final norm, and logits over the vocabulary or the classes, of rows.
@@ -183,7 +182,7 @@ impl Opt {
         };
         match self.lm_head.as_ref().or(self.score.as_ref()) {
             Some(head) => head.forward(x, pass),
-            None => body.embed_tokens.unembed(x),
+            None => body.embed_tokens.unembed(x, pass),
         }
     }
 
@@ -235,9 +234,8 @@ impl Attention {
         let k = self.k_proj.forward(x.clone(), pass);
         let v = self.v_proj.forward(x, pass);
         // Without padding on the left and without a cache, attention is the plain causal one.
-        let plain = cache.is_none() && pass.positions.is_none();
-        let packed = || Tensor::cat(vec![q.clone(), k.clone(), v.clone()], 1);
-        if plain && let Some(mixed) = ops::causal_attention_of(packed, &q, pass.dims[1], self.shape.heads) {
+        let plain = cache.is_none() && pass.positions.is_none() && pass.precision == Precision::F32;
+        if plain && let Some(mixed) = ops::causal_attention_of([&q, &k, &v], pass.dims[1], self.shape.heads) {
             return self.out_proj.forward(mixed, pass);
         }
         self.out_proj.forward(attend([q, k, v], self.shape, pass, None, cache), pass)

@@ -308,7 +308,7 @@ impl Load<'_> {
 impl Source for Load<'_> {
     fn values(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Vec<f32>> {
         if let Some(random) = &mut self.head
-            && is_new(name)
+            && is_class_head(name)
         {
             return random.values(name, shape, init);
         }
@@ -323,8 +323,9 @@ impl Source for Load<'_> {
     }
 }
 
-/// Whether a tensor is made anew when a model without classes becomes a classifier.
-fn is_new(name: &str) -> bool {
+/// Whether a tensor belongs to the head of a classifier: made anew when a model without classes becomes one, and trained
+/// beside adapters.
+pub(crate) fn is_class_head(name: &str) -> bool {
     name.starts_with("score.") || name.starts_with("classifier.")
 }
 

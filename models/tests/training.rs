@@ -433,7 +433,7 @@ fn a_run_that_cannot_go_on_says_why() {
     assert_eq!(fails(&[], TrainConfig::default()), "there are no examples to train on");
     assert_eq!(
         fails(&[ids(4), ids(1)], TrainConfig::default()),
-        "example 1 has no token to predict: 1 tokens, loss from token 0 on"
+        "example 1 has no token to predict: it has 1, and the loss begins behind them"
     );
     assert_eq!(fails(&[ids(66)], TrainConfig::default()), "65 tokens do not fit the model's context of 64");
     assert_eq!(

@@ -1,8 +1,10 @@
 //! What goes into a forward pass: token ids with padding, and what all layers of one pass share.
 
+use std::sync::OnceLock;
+
 use burn::tensor::{Device, Int, Tensor};
 
-use super::ops;
+use super::{Precision, Rope, ops};
 use crate::config::{Family, ModelConfig};
 use crate::error::{ModelError, Result};
 
@@ -15,6 +17,8 @@ pub struct Batch {
     rows: usize,
     seq: usize,
     dropout: Option<DropoutKey>,
+    precision: Precision,
+    segments: Option<Vec<u32>>,
 }
 
 /// Names the dropout masks of one training step; without it a pass drops nothing.
@@ -32,7 +36,8 @@ impl Batch {
         if rows == 0 || seq == 0 || ids.len() != rows * seq || mask.len() != rows * seq {
             return Err(ModelError::EmptyBatch);
         }
-        Ok(Batch { ids, mask, types: None, rows, seq, dropout: None })
+        let precision = Precision::F32;
+        Ok(Batch { ids, mask, types: None, rows, seq, dropout: None, precision, segments: None })
     }
 
     /// Rows of tokens, padded on the right to the longest (which costs attention no mask: no real token looks
@@ -67,6 +72,23 @@ impl Batch {
         }
     }
 
+    /// The same batch, with matrix products in this precision.
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Batch { precision, ..self }
+    }
+
+    /// The same batch, in which a row holds several texts: `segments` gives each token the number of its text in its
+    /// row, ascending. A token sees only tokens of its own text, whose positions begin at 0.
+    ///
+    /// # Errors
+    /// If it isn't one number per token.
+    pub fn with_segments(self, segments: Vec<u32>) -> Result<Self> {
+        match segments.len() == self.ids.len() {
+            true => Ok(Batch { segments: Some(segments), ..self }),
+            false => Err(ModelError::EmptyBatch),
+        }
+    }
+
     /// `[rows, seq]`.
     pub fn dims(&self) -> [usize; 2] {
         [self.rows, self.seq]
@@ -82,14 +104,30 @@ impl Batch {
         &self.mask
     }
 
+    /// The number of a token's text in its row.
+    fn segment(&self, at: usize) -> u32 {
+        self.segments.as_ref().map_or(0, |segments| segments[at])
+    }
+
     /// Whether some real token stands to the right of padding.
     fn padded_left(&self) -> bool {
         self.mask.chunks(self.seq).any(|row| row.windows(2).any(|pair| !pair[0] && pair[1]))
     }
 
+    /// Whether rows differ in where their texts begin.
+    fn uneven(&self) -> bool {
+        self.padded_left() || self.segments.is_some()
+    }
+
     /// Whether any id is padding.
     fn padded(&self) -> bool {
         self.mask.contains(&false)
+    }
+
+    fn padding_ids(&self, pad: Option<u32>, device: &Device) -> Option<Tensor<2>> {
+        let pad = pad.filter(|pad| self.ids.contains(pad))?;
+        let values = self.ids.iter().map(|&id| f32::from(u8::from(id == pad))).collect();
+        Some(ops::from_vec(values, [self.ids.len(), 1], device))
     }
 
     /// By row, the place of the last id that isn't `pad`, whatever the mask says: where transformers reads a causal
@@ -124,6 +162,9 @@ pub struct Pass {
     pub start: usize,
     /// Ids `[rows * seq]`.
     pub ids: Tensor<1, Int>,
+    /// 1 where an id is the config's padding, else 0, `[rows * seq, 1]`; none if no id is, or if the family's embedding
+    /// learns from padding too.
+    pub padding_ids: Option<Tensor<2>>,
     /// Token types `[rows * seq]`; none if all are 0.
     pub types: Option<Tensor<1, Int>>,
     /// Positions `[rows * seq]`, given only where rows differ (padding on the left); else `start..start + seq`.
@@ -132,18 +173,33 @@ pub struct Pass {
     pub bias: Option<Tensor<4>>,
     /// Keys the dropout masks of training.
     pub dropout: Option<DropoutKey>,
+    /// What matrix products are computed in.
+    pub precision: Precision,
+    /// Rotations of the positions, made by the first layer that needs them.
+    pub rope: OnceLock<Rope>,
 }
 
 impl Pass {
     /// Of no tokens: what the unembedding of given rows needs.
     pub(crate) fn bare(device: &Device) -> Self {
         let ids = ops::ints(Vec::new(), [0], device);
-        Pass { dims: [0, 0], start: 0, ids, types: None, positions: None, bias: None, dropout: None }
+        Pass {
+            dims: [0, 0],
+            start: 0,
+            ids,
+            padding_ids: None,
+            types: None,
+            positions: None,
+            bias: None,
+            dropout: None,
+            precision: Precision::F32,
+            rope: OnceLock::new(),
+        }
     }
 
     /// For a batch that follows `start` cached tokens. With a cache no padding is allowed, so rows agree.
     pub fn new(batch: &Batch, start: usize, device: &Device) -> Self {
-        Pass::causal(batch, start, start == 0 && batch.padded_left(), device)
+        Pass::causal(batch, start, start == 0 && batch.uneven(), device)
     }
 
     /// For a batch that a model of this family starts with. `padding`: padding is computed as transformers does it,
@@ -155,7 +211,10 @@ impl Pass {
         if batch.types.is_some() {
             return Err(ModelError::TokenTypes { family: config.family.name() });
         }
-        let mut pass = Pass::causal(batch, 0, batch.padded_left() || padding && batch.padded(), device);
+        let mut pass = Pass::causal(batch, 0, batch.uneven() || padding && batch.padded(), device);
+        if config.family != Family::Gpt2 {
+            pass.padding_ids = batch.padding_ids(config.pad, device);
+        }
         if config.family == Family::Opt && pass.positions.is_some() {
             let [rows, seq] = pass.dims;
             // OPT's padding has the position before the first; there is one, since its table begins with two spare rows.
@@ -181,24 +240,28 @@ impl Pass {
             dims: [rows, seq],
             start: 0,
             ids: ints(&batch.ids),
+            padding_ids: batch.padding_ids(config.pad, device),
             types: batch.types.as_deref().map(ints),
             positions: None,
             bias,
             dropout: batch.dropout,
+            precision: batch.precision,
+            rope: OnceLock::new(),
         })
     }
 
-    /// `left`: rows differ, as padding stands before real tokens.
-    fn causal(batch: &Batch, start: usize, left: bool, device: &Device) -> Self {
+    /// `uneven`: rows have positions and masks of their own.
+    fn causal(batch: &Batch, start: usize, uneven: bool, device: &Device) -> Self {
         let Batch { rows, seq, .. } = *batch;
         let ids = batch.ids.iter().map(|&id| id as i32).collect();
         Pass {
             dims: [rows, seq],
             start,
             ids: ops::ints(ids, [rows * seq], device),
+            padding_ids: None,
             types: None,
-            positions: left.then(|| ops::ints(positions(batch), [rows * seq], device)),
-            bias: if left {
+            positions: uneven.then(|| ops::ints(positions(batch), [rows * seq], device)),
+            bias: if uneven {
                 Some(ops::from_vec(padded_bias(batch), [rows, 1, seq, seq], device))
             } else if seq > 1 {
                 Some(ops::from_vec(causal_bias(seq, start), [1, 1, seq, start + seq], device))
@@ -206,20 +269,26 @@ impl Pass {
                 None
             },
             dropout: batch.dropout,
+            precision: batch.precision,
+            rope: OnceLock::new(),
         }
     }
 }
 
-/// Number of real tokens before each one; padding has that of the last real one before it, or 0.
+/// Number of real tokens before each one in its text; padding has that of the last one before it, or 0.
 fn positions(batch: &Batch) -> Vec<i32> {
-    let row_positions = |row: &[bool]| {
-        let count = |count: &mut i32, &real: &bool| {
-            *count += i32::from(real);
-            Some((*count - 1).max(0))
-        };
-        row.iter().scan(0, count).collect::<Vec<i32>>()
-    };
-    batch.mask.chunks(batch.seq).flat_map(row_positions).collect()
+    let mut positions = Vec::with_capacity(batch.ids.len());
+    for row in 0..batch.rows {
+        let (mut text, mut count) = (batch.segment(row * batch.seq), 0);
+        for at in row * batch.seq..(row + 1) * batch.seq {
+            if batch.segment(at) != text {
+                (text, count) = (batch.segment(at), 0);
+            }
+            count += i32::from(batch.mask[at]);
+            positions.push((count - 1).max(0));
+        }
+    }
+    positions
 }
 
 fn causal_bias(seq: usize, start: usize) -> Vec<f32> {
@@ -230,9 +299,10 @@ fn causal_bias(seq: usize, start: usize) -> Vec<f32> {
 fn padded_bias(batch: &Batch) -> Vec<f32> {
     let seq = batch.seq;
     let mut bias = Vec::with_capacity(batch.rows * seq * seq);
-    for row in batch.mask.chunks(seq) {
-        for query in 0..seq {
-            bias.extend((0..seq).map(|key| if key <= query && row[key] { 0.0 } else { f32::MIN }));
+    for row in 0..batch.rows {
+        for query in row * seq..(row + 1) * seq {
+            let seen = |key: usize| key <= query && batch.mask[key] && batch.segment(key) == batch.segment(query);
+            bias.extend((row * seq..(row + 1) * seq).map(|key| if seen(key) { 0.0 } else { f32::MIN }));
         }
     }
     bias

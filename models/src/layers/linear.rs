@@ -51,9 +51,9 @@ impl Linear {
     pub fn forward(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
         let bias = self.bias.as_ref().map(|bias| bias.val());
         let Some(lora) = &self.lora else {
-            return ops::linear(x, self.weight.val(), bias);
+            return ops::linear_in(pass.precision, x, self.weight.val(), bias);
         };
-        let dense = ops::linear(x.clone(), self.weight.val(), bias);
+        let dense = ops::linear_in(pass.precision, x.clone(), self.weight.val(), bias);
         dense + lora.forward(x, pass)
     }
 }
@@ -73,8 +73,8 @@ impl LoraAdapter {
             }
             _ => x,
         };
-        let low = ops::linear(x, self.a.val(), None);
-        ops::linear(low.mul_scalar(self.scale), self.b.val(), None)
+        let low = ops::linear_in(pass.precision, x, self.a.val(), None);
+        ops::linear_in(pass.precision, low.mul_scalar(self.scale), self.b.val(), None)
     }
 }
 

@@ -11,6 +11,7 @@ mod kernels;
 mod linear;
 mod norm;
 pub mod ops;
+mod precision;
 mod rope;
 
 pub use attention::{AttentionShape, attend};
@@ -19,4 +20,5 @@ pub use cache::{KvCache, LayerCache};
 pub use embedding::Embedding;
 pub use linear::{Linear, LoraAdapter};
 pub use norm::{LayerNorm, RmsNorm};
+pub use precision::Precision;
 pub use rope::Rope;

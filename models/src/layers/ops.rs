@@ -3,7 +3,7 @@
 
 use burn::tensor::{Device, Int, Shape, Tensor, TensorData, activation, module};
 
-use super::{fused, fused_rows};
+use super::{Precision, fused, fused_rows};
 use crate::config::Activation;
 
 /// Fewest rows that a product with a `[k, n]` weight is computed with. The CPU's matrix product takes another
@@ -34,6 +34,18 @@ pub fn linear(x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tenso
         let filler = Tensor::zeros([fewest - rows, inner], &x.device());
         Tensor::cat(vec![x, filler], 0).matmul(weight).narrow(0, 0, rows)
     };
+    match bias {
+        Some(bias) => product + bias.unsqueeze(),
+        None => product,
+    }
+}
+
+/// [`linear`], with the product in a given precision; bias and result are f32.
+pub fn linear_in(precision: Precision, x: Tensor<2>, weight: Tensor<2>, bias: Option<Tensor<1>>) -> Tensor<2> {
+    if precision == Precision::F32 {
+        return linear(x, weight, bias);
+    }
+    let product = precision.matmul(x, weight);
     match bias {
         Some(bias) => product + bias.unsqueeze(),
         None => product,
@@ -82,17 +94,17 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 /// Scaled dot-product attention. `q` is `[batch, kv_heads, group * seq, head]` (the queries that share a key
 /// head one after another), `k` and `v` are `[batch, kv_heads, keys, head]`; `bias` is added to the scores
 /// `[batch, kv_heads * group, seq, keys]`.
-pub fn attention(q: Tensor<4>, k: Tensor<4>, v: Tensor<4>, group: usize, bias: Option<&Tensor<4>>) -> Tensor<4> {
+pub fn attention([q, k, v]: [Tensor<4>; 3], group: usize, bias: Option<&Tensor<4>>, precision: Precision) -> Tensor<4> {
     let [batch, kv_heads, grouped, head] = q.dims();
     let keys = k.dims()[2];
     let scale = 1.0 / (head as f64).sqrt();
-    let mut scores = q.mul_scalar(scale).matmul(k.swap_dims(2, 3));
+    let mut scores = precision.matmul(q.mul_scalar(scale), k.swap_dims(2, 3));
     if let Some(bias) = bias {
         let seq = grouped / group;
         let by_head = scores.reshape([batch, kv_heads * group, seq, keys]) + bias.clone();
         scores = by_head.reshape([batch, kv_heads, grouped, keys]);
     }
-    activation::softmax(scores, 3).matmul(v)
+    precision.matmul(activation::softmax(scores, 3), v)
 }
 
 /// Causal self-attention of rows `[batch * seq, 3 * width]` of packed q|k|v, if there is a form in one pass for rows
@@ -101,14 +113,11 @@ pub fn causal_attention(qkv: &Tensor<2>, seq: usize, heads: usize) -> Option<Ten
     fused_rows::causal_attention(qkv, seq, heads)
 }
 
-/// The same for queries, keys and values that lie apart; `packed` puts them together, if there is such a form.
-pub fn causal_attention_of(
-    packed: impl FnOnce() -> Tensor<2>,
-    q: &Tensor<2>,
-    seq: usize,
-    heads: usize,
-) -> Option<Tensor<2>> {
-    fused_rows::takes(q, seq).then(packed).and_then(|qkv| causal_attention(&qkv, seq, heads))
+/// The same for rows of queries, keys and values that lie apart.
+pub fn causal_attention_of(qkv: [&Tensor<2>; 3], seq: usize, heads: usize) -> Option<Tensor<2>> {
+    // They are put together only if there is such a form.
+    let packed = || Tensor::cat(qkv.map(Tensor::clone).to_vec(), 1);
+    fused_rows::takes(qkv[0], seq).then(packed).and_then(|qkv| causal_attention(&qkv, seq, heads))
 }
 
 /// Negative log-likelihood `[n]` of the targets `[n]` under logits `[n, vocab]`.

@@ -7,7 +7,7 @@ use crate::config::Family;
 use crate::error::{ModelError, Result};
 use crate::files::ModelFiles;
 use crate::layers::{Batch, ops};
-use crate::weights::{Load, Random, Weights};
+use crate::weights::{Load, Random, Weights, is_class_head};
 
 impl SequenceClassifier {
     /// Makes a classifier of a language model's files: its body, and a new head for these classes, drawn at random as
@@ -20,8 +20,7 @@ impl SequenceClassifier {
         let head = Some(Random { seed });
         let source = &mut Load { weights: &mut weights, prefix: spelling.prefix, head };
         let model = Model::<Classes>::build(config, source, device)?;
-        let old =
-            |name: &str| spelling.heads.iter().chain(&["score.", "classifier."]).any(|head| name.starts_with(head));
+        let old = |name: &str| is_class_head(name) || spelling.heads.iter().any(|head| name.starts_with(head));
         weights.finish(&model.config, |name| spelling.is_buffer(name) || old(name))?;
         Ok(model)
     }
@@ -41,8 +40,8 @@ impl SequenceClassifier {
         let padding = places.iter().any(|&place| !batch.mask()[place]);
         let pass = self.pass(batch, padding)?;
         let places = ops::ints(places.into_iter().map(|place| place as i32).collect(), [rows], &self.device());
-        let read = self.run(&pass, None, &mut |_| {}).select(0, places);
-        Ok(self.read_out(read, &pass))
+        let read = self.network.run(&pass, None, &mut |_| {}).select(0, places);
+        Ok(self.network.unembed(read, &pass))
     }
 
     /// Logits of each row by itself, in order. Rows go through the model `batch` at a time, with others of their length,

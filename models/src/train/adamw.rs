@@ -42,6 +42,18 @@ pub(crate) struct Moments {
     second: Vec<f32>,
 }
 
+impl Moments {
+    /// From both.
+    pub(crate) fn of([first, second]: [Vec<f32>; 2]) -> Self {
+        Moments { first, second }
+    }
+
+    /// Both, if there was a step.
+    pub(crate) fn both(&self) -> Option<[Vec<f32>; 2]> {
+        (!self.first.is_empty()).then(|| [self.first.clone(), self.second.clone()])
+    }
+}
+
 /// Elements handled by one task; tensors up to this size never touch the thread pool.
 const CHUNK: usize = 1 << 16;
 

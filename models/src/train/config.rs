@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AdamW, Decay};
+use super::{AdamW, Decay, Evaluate, TrainError};
+use crate::layers::Precision;
 use crate::lora::Targets;
 
 /// How to train.
@@ -36,6 +37,16 @@ pub struct TrainConfig {
     pub shuffle: bool,
     /// Sort the examples of a step by length before cutting them into micro-batches, for less padding.
     pub bucket: bool,
+    /// Let several examples share a row of at most so many tokens, kept apart by attention masks; none for one example a
+    /// row.
+    pub packing: Option<usize>,
+    /// What matrix products are computed in. Weights, moments, norms, softmax and losses stay f32.
+    pub precision: Precision,
+    /// Keep only what goes into each block, and compute the rest again in the backward: a step takes a third longer and
+    /// holds the activations of one block at a time. The gradients are the same.
+    pub recompute: bool,
+    /// Evaluation on held-out examples while training.
+    pub evaluate: Option<Evaluate>,
     /// Seed of order and dropout.
     pub seed: u64,
 }
@@ -88,7 +99,50 @@ impl Default for TrainConfig {
             trained: Trained::All,
             shuffle: true,
             bucket: true,
+            packing: None,
+            precision: Precision::F32,
+            recompute: false,
+            evaluate: None,
             seed: 0,
         }
+    }
+}
+
+impl TrainConfig {
+    pub(super) fn check(&self) -> Result<(), TrainError> {
+        let (Length::Steps(length) | Length::Epochs(length)) = self.length;
+        let evaluate = self.evaluate.as_ref();
+        let counts = [
+            ("length", length),
+            ("micro_batch", self.micro_batch),
+            ("accumulation", self.accumulation),
+            ("packing", self.packing.unwrap_or(1)),
+            ("evaluate.every", evaluate.map_or(1, |evaluate| evaluate.every)),
+            ("evaluate.patience", evaluate.and_then(|evaluate| evaluate.patience).unwrap_or(1)),
+        ];
+        for (field, value) in counts {
+            if value == 0 {
+                return Err(TrainError::Value { field, value: 0.0, expected: "at least 1" });
+            }
+        }
+        let wrong = |field, value, expected| Err(TrainError::Value { field, value, expected });
+        for (field, value) in [("rate", self.rate), ("weight_decay", self.weight_decay)] {
+            if !(value.is_finite() && value >= 0.0) {
+                return wrong(field, value, "a number from 0 up");
+            }
+        }
+        for (field, value) in [("beta1", self.adamw.beta1), ("beta2", self.adamw.beta2)] {
+            if !(0.0..1.0).contains(&value) {
+                return wrong(field, value, "a number from 0 to below 1");
+            }
+        }
+        for (field, value) in [("eps", Some(self.adamw.eps)), ("clip", self.clip)] {
+            if let Some(value) = value
+                && (value.is_nan() || value <= 0.0)
+            {
+                return wrong(field, value, "a positive number");
+            }
+        }
+        Ok(())
     }
 }

@@ -17,7 +17,7 @@ use crate::layers::ops;
 ///
 /// # Shapes
 /// logits `[n, vocab]`, targets `n`, result `[1]`.
-pub(crate) fn cross_entropy(logits: Tensor<2>, targets: &[u32], denominator: f64) -> Tensor<1> {
+pub fn cross_entropy(logits: Tensor<2>, targets: &[u32], denominator: f64) -> Tensor<1> {
     let device = logits.device();
     if device.clone().without_autodiff() == Device::flex() {
         let scale = (1.0 / denominator) as f32;

@@ -1,12 +1,16 @@
 //! AdamW over a model's trained parameters: gradients are gathered and summed here, and each step walks the model
 //! once. On the CPU weights and moments are updated in place.
 
+use std::collections::BTreeMap;
+
 use burn::module::{ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Gradients, Tensor};
+use burn::tensor::{Device, Gradients, Tensor};
 use burn_flex::{Flex, FlexTensor};
 
 use super::adamw::{AdamW, Moments, Step, clip_factor, sum_of_squares};
-use crate::model::CausalLm;
+use crate::layers::ops;
+use crate::model::{Parameter, values};
+use crate::parameterized::Parameterized;
 
 /// State of the optimizer, one slot per trained parameter in the model's order.
 #[derive(Debug)]
@@ -18,6 +22,7 @@ pub(crate) struct Optimizer {
 
 #[derive(Debug)]
 struct Slot {
+    name: String,
     decay: f64,
     gradient: Option<Tensor<1>>,
     state: State,
@@ -33,19 +38,20 @@ enum State {
 
 impl Optimizer {
     /// `decay` gives the weight decay of a parameter by its number of dimensions.
-    pub(crate) fn new(model: &CausalLm, adamw: AdamW, decay: impl Fn(usize) -> f64) -> Self {
+    pub(crate) fn new(model: &impl Parameterized, adamw: AdamW, decay: impl Fn(usize) -> f64) -> Self {
         let host = model.device().without_autodiff() == burn::tensor::Device::flex();
-        let slot = |dims| Slot {
-            decay: decay(dims),
+        let slot = |parameter: Parameter| Slot {
+            decay: decay(parameter.shape.len()),
+            name: parameter.name,
             gradient: None,
             state: if host { State::Host(Moments::default()) } else { State::Device(None) },
         };
         let trained = model.parameters().into_iter().filter(|parameter| parameter.trained);
-        Optimizer { adamw, slots: trained.map(|parameter| slot(parameter.shape.len())).collect(), time: 0 }
+        Optimizer { adamw, slots: trained.map(slot).collect(), time: 0 }
     }
 
     /// Adds the gradients of one backward pass to those gathered so far.
-    pub(crate) fn gather(&mut self, model: &CausalLm, gradients: Gradients) {
+    pub(crate) fn gather(&mut self, model: &impl Parameterized, gradients: Gradients) {
         model.visit(&mut Gather { slots: self.slots.iter_mut(), gradients });
     }
 
@@ -59,8 +65,39 @@ impl Optimizer {
         squares.sum::<f64>().sqrt()
     }
 
+    /// First and second moment of each parameter that had a gradient so far.
+    pub(crate) fn moments(&self) -> BTreeMap<String, [Vec<f32>; 2]> {
+        let moments = self.slots.iter().filter_map(|slot| {
+            let both = match &slot.state {
+                State::Host(moments) => moments.both()?,
+                State::Device(None) => return None,
+                State::Device(Some(both)) => [values(both[0].clone()), values(both[1].clone())],
+            };
+            Some((slot.name.clone(), both))
+        });
+        moments.collect()
+    }
+
+    /// Goes on where another left off after `time` steps.
+    pub(crate) fn restore(&mut self, time: usize, mut moments: BTreeMap<String, [Vec<f32>; 2]>, device: &Device) {
+        self.time = time;
+        for slot in &mut self.slots {
+            let Some(both) = moments.remove(&slot.name) else { continue };
+            slot.state = match slot.state {
+                State::Host(_) => State::Host(Moments::of(both)),
+                State::Device(_) => {
+                    let tensor = |values: Vec<f32>| {
+                        let count = values.len();
+                        ops::from_vec(values, [count], device)
+                    };
+                    State::Device(Some(Box::new(both.map(tensor))))
+                }
+            };
+        }
+    }
+
     /// One step by the gathered gradients, whose norm is `norm`; forgets them.
-    pub(crate) fn step(&mut self, model: CausalLm, rate: f64, norm: f64, clip: Option<f64>) -> CausalLm {
+    pub(crate) fn step<M: Parameterized>(&mut self, model: M, rate: f64, norm: f64, clip: Option<f64>) -> M {
         self.time += 1;
         let step = Step { time: self.time, rate, decay: 0.0, scale: clip_factor(norm, clip) };
         model.map(&mut Update { slots: self.slots.iter_mut(), adamw: self.adamw, step })
