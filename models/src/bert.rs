@@ -8,15 +8,37 @@ use burn::tensor::{Device, Tensor};
 use crate::config::{Activation, ModelConfig};
 use crate::error::Result;
 use crate::layers::{AttentionShape, Embedding, LayerNorm, Linear, Pass, attend, ops};
-use crate::weights::Source;
+use crate::weights::{Init, Source};
 
-/// A sequence classifier.
+/// The model: body, and the head of a classifier or of a masked language model.
 #[derive(Module, Debug)]
 pub struct Bert {
     /// The body.
     pub bert: Body,
-    /// Classes.
-    pub classifier: Linear,
+    /// Guesses masked tokens, if the model isn't a classifier.
+    pub cls: Option<Cls>,
+    /// Classes, if the model is a classifier.
+    pub classifier: Option<Linear>,
+}
+
+/// Only the predictions.
+#[derive(Module, Debug)]
+pub struct Cls {
+    /// Of masked tokens.
+    pub predictions: Predictions,
+}
+
+/// A linear layer with activation and norm, and the word embeddings as unembedding, with a bias.
+#[derive(Module, Debug)]
+pub struct Predictions {
+    /// Before the unembedding.
+    pub transform: Output,
+    /// `[vocab]`.
+    pub bias: Param<Tensor<1>>,
+    /// Unembedding, if it is not tied to the embedding.
+    pub decoder: Option<Linear>,
+    #[module(skip)]
+    activation: Activation,
 }
 
 /// Embeddings, blocks, and what a classifier reads.
@@ -27,7 +49,7 @@ pub struct Body {
     /// Blocks.
     pub encoder: Encoder,
     /// For classifiers: a linear layer on the first token, and tanh.
-    pub pooler: Dense,
+    pub pooler: Option<Dense>,
 }
 
 /// Sum of three tables, normalised.
@@ -141,11 +163,15 @@ impl Bert {
         );
         let layer_norm = source.layer_norm("bert.embeddings.LayerNorm", hidden, norm_eps, device)?;
         let embeddings = Embeddings { word_embeddings, position_embeddings, token_type_embeddings, layer_norm };
-        let labels = config.labels.len();
+        let encoder = Encoder { layer };
+        if config.labels.is_empty() {
+            let predictions = Predictions::build(config, source, device)?;
+            let bert = Body { embeddings, encoder, pooler: None };
+            return Ok(Bert { bert, cls: Some(Cls { predictions }), classifier: None });
+        }
         let pooler = Dense { dense: source.linear("bert.pooler.dense", [hidden, hidden], true, true, std, device)? };
-        let classifier = source.linear("classifier", [hidden, labels], true, true, std, device)?;
-        let bert = Body { embeddings, encoder: Encoder { layer }, pooler };
-        Ok(Bert { bert, classifier })
+        let classifier = source.linear("classifier", [hidden, config.labels.len()], true, true, std, device)?;
+        Ok(Bert { bert: Body { embeddings, encoder, pooler: Some(pooler) }, cls: None, classifier: Some(classifier) })
     }
 
     /// How many blocks there are.
@@ -163,9 +189,17 @@ impl Bert {
         self.bert.encoder.layer[layer].forward(x, pass)
     }
 
-    /// Logits `[n, labels]` of the first tokens `[n, hidden]` of rows.
+    /// Logits of rows `[n, hidden]`: over the classes, of first tokens; or over the vocabulary, of any.
     pub(crate) fn unembed(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
-        self.classifier.forward(self.bert.pooler.dense.forward(x, pass).tanh(), pass)
+        let x = match &self.bert.pooler {
+            Some(pooler) => pooler.dense.forward(x, pass).tanh(),
+            None => x,
+        };
+        match (&self.classifier, &self.cls) {
+            (Some(classifier), _) => classifier.forward(x, pass),
+            (None, Some(cls)) => cls.predictions.forward(x, &self.bert.embeddings.word_embeddings, pass),
+            (None, None) => self.bert.embeddings.word_embeddings.unembed(x, pass),
+        }
     }
 
     pub(crate) fn each_linear(&mut self, visit: &mut dyn FnMut(&str, &mut Linear)) {
@@ -182,8 +216,45 @@ impl Bert {
                 visit(&format!("bert.encoder.layer.{at}.{name}"), linear);
             }
         }
-        visit("bert.pooler.dense", &mut self.bert.pooler.dense);
-        visit("classifier", &mut self.classifier);
+        if let Some(pooler) = &mut self.bert.pooler {
+            visit("bert.pooler.dense", &mut pooler.dense);
+        }
+        if let Some(Cls { predictions }) = &mut self.cls {
+            visit("cls.predictions.transform.dense", &mut predictions.transform.dense);
+            if let Some(decoder) = &mut predictions.decoder {
+                visit("cls.predictions.decoder", decoder);
+            }
+        }
+        if let Some(classifier) = &mut self.classifier {
+            visit("classifier", classifier);
+        }
+    }
+}
+
+impl Predictions {
+    fn build(config: &ModelConfig, source: &mut impl Source, device: &Device) -> Result<Self> {
+        let ModelConfig { hidden, vocab_size, norm_eps, initializer_range: std, .. } = *config;
+        let path = "cls.predictions";
+        let transform = Output {
+            dense: source.linear(&format!("{path}.transform.dense"), [hidden, hidden], true, true, std, device)?,
+            layer_norm: source.layer_norm(&format!("{path}.transform.LayerNorm"), hidden, norm_eps, device)?,
+        };
+        let bias = source.vector(&format!("{path}.bias"), vocab_size, Init::Zeros, device)?;
+        let decoder = match config.tied {
+            true => None,
+            false => Some(source.linear(&format!("{path}.decoder"), [hidden, vocab_size], true, false, std, device)?),
+        };
+        Ok(Predictions { transform, bias: Param::from_tensor(bias), decoder, activation: config.activation })
+    }
+
+    fn forward(&self, x: Tensor<2>, words: &Embedding, pass: &Pass) -> Tensor<2> {
+        let x = ops::activate(self.transform.dense.forward(x, pass), self.activation);
+        let x = self.transform.layer_norm.forward(x);
+        let logits = match &self.decoder {
+            Some(decoder) => decoder.forward(x, pass),
+            None => words.unembed(x, pass),
+        };
+        logits + self.bias.val().unsqueeze()
     }
 }
 

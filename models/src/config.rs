@@ -252,6 +252,12 @@ impl ModelConfig {
         if self.head == 0 || self.family != Family::Llama && self.head * self.heads != self.hidden {
             return Err(wrong("num_attention_heads", self.heads, "a divisor of the hidden size"));
         }
+        if self.family != Family::Opt && self.embedding != self.hidden {
+            return Err(wrong("word_embed_proj_dim", self.embedding, "the hidden size, but for OPT"));
+        }
+        if self.family == Family::Bert && self.token_types == 0 {
+            return Err(wrong("type_vocab_size", self.token_types, "a positive number"));
+        }
         if self.family == Family::Llama && self.head % 2 == 1 {
             return Err(wrong("head_dim", self.head, "an even number, as rotary positions need"));
         }
@@ -428,7 +434,16 @@ mod tests {
         gpt2.eos = vec![99];
         let mut llama = ModelConfig::llama(100, 32, 12, 2, 6, 20);
         (llama.kv_heads, llama.rope_theta, llama.eos) = (3, 50_000.0, vec![1, 2]);
-        for config in [gpt2, llama] {
+        let linear = ModelConfig { rope_scaling: RopeScaling::Linear { factor: 2.0 }, ..llama.clone() };
+        let (factor, low_frequency, high_frequency, original_context) = (8.0, 1.0, 4.0, 16.0);
+        let rope_scaling = RopeScaling::Llama3 { factor, low_frequency, high_frequency, original_context };
+        let long = ModelConfig { rope_scaling, ..llama.clone() };
+        let mut opt = ModelConfig::opt(100, 32, 12, 2, 3, 20);
+        (opt.embedding, opt.norm_first, opt.final_norm, opt.pad) = (8, false, false, None);
+        opt.labels = vec!["yes".into(), "no".into(), "perhaps".into()];
+        let mut bert = ModelConfig::bert(100, 32, 12, 2, 3, 20);
+        (bert.token_types, bert.activation) = (3, Activation::Relu);
+        for config in [gpt2, llama, linear, long, opt, bert] {
             assert_eq!(ModelConfig::parse(&config.render()).unwrap(), config);
         }
     }
@@ -439,11 +454,11 @@ mod tests {
         assert_eq!(message("{}"), "config.json lacks `model_type`");
         assert_eq!(
             message(r#"{"model_type": "mamba"}"#),
-            "model_type `mamba` is not supported (supported: gpt2, llama)"
+            "model_type `mamba` is not supported (supported: gpt2, opt, llama, bert)"
         );
         assert_eq!(
-            message(r#"{"model_type": "gpt2", "activation_function": "relu"}"#),
-            "config.json: `activation_function` = \"relu\" is not supported (supported: gelu_new)"
+            message(r#"{"model_type": "gpt2", "activation_function": "silu"}"#),
+            "config.json: `activation_function` = \"silu\" is not supported (supported: gelu_new, gelu, relu)"
         );
         assert_eq!(
             message(r#"{"model_type": "gpt2", "n_head": 7}"#),
@@ -458,10 +473,54 @@ mod tests {
             message(&llama.to_string()),
             "config.json: `head_dim` is 3, expected an even number, as rotary positions need"
         );
-        llama["rope_scaling"] = json!({ "type": "linear", "factor": 2.0 });
+        llama["head_dim"] = json!(4);
+        llama["rope_scaling"] = json!({ "type": "yarn", "factor": 2.0 });
         assert_eq!(
             message(&llama.to_string()),
-            "config.json: `rope_scaling` = \"linear\" is not supported (supported: rope_type default)"
+            "config.json: `rope_scaling` = \"yarn\" is not supported (supported: rope_type default, linear or llama3)"
+        );
+        llama["rope_scaling"] = json!({ "rope_type": "llama3", "factor": 8.0 });
+        assert_eq!(message(&llama.to_string()), "config.json lacks `low_freq_factor`");
+        llama["rope_scaling"] = json!({ "type": "linear", "factor": 0.5 });
+        assert_eq!(message(&llama.to_string()), "config.json: `factor` is 0.5, expected a number from 1 on");
+        assert_eq!(
+            message(r#"{"model_type": "opt", "layer_norm_elementwise_affine": false}"#),
+            "config.json: `layer_norm_elementwise_affine` = false is not supported (supported: true)"
+        );
+        assert_eq!(
+            message(r#"{"model_type": "bert", "position_embedding_type": "relative_key"}"#),
+            "config.json: `position_embedding_type` = \"relative_key\" is not supported (supported: absolute)"
+        );
+        assert_eq!(
+            message(r#"{"model_type": "bert", "hidden_size": 1152921504606846976}"#),
+            "config.json: `hidden_size` is 1152921504606846976, expected a positive number"
+        );
+    }
+
+    #[test]
+    fn classes_are_those_of_a_classifier() {
+        let labels = |text: &str| ModelConfig::parse(text).unwrap().labels;
+        let classifier = r#""model_type": "bert", "architectures": ["BertForSequenceClassification"]"#;
+        assert_eq!(labels(&format!("{{{classifier}}}")), ["LABEL_0", "LABEL_1"], "what transformers leaves out");
+        assert_eq!(labels(&format!(r#"{{{classifier}, "num_labels": 3}}"#)).len(), 3);
+        let named = format!(r#"{{{classifier}, "id2label": {{"1": "toxic", "0": "clean"}}}}"#);
+        assert_eq!(labels(&named), ["clean", "toxic"]);
+        assert_eq!(
+            labels(r#"{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "id2label": {"0": "LABEL_0"}}"#),
+            [""; 0]
+        );
+        assert_eq!(labels(r#"{"model_type": "gpt2", "num_labels": 4}"#).len(), 4);
+        assert_eq!(
+            message(&format!(r#"{{{classifier}, "num_labels": 3, "id2label": {{"0": "a", "1": "b"}}}}"#)),
+            "config.json: `num_labels` is 3, expected the number of names in id2label"
+        );
+        assert_eq!(
+            message(&format!(r#"{{{classifier}, "id2label": {{"1": "a", "2": "b"}}}}"#)),
+            "config.json: `id2label` is {\"1\":\"a\",\"2\":\"b\"}, expected names for the numbers from 0 on"
+        );
+        assert_eq!(
+            message(&format!(r#"{{{classifier}, "problem_type": "regression"}}"#)),
+            "config.json: `problem_type` = \"regression\" is not supported (supported: single_label_classification)"
         );
     }
 }

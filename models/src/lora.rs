@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::Family;
 use crate::error::ModelError;
 use crate::layers::{LoraAdapter, ops};
-use crate::model::{CausalLm, values};
+use crate::model::{Model, Task, values};
 use crate::parameterized::Parameterized;
 use crate::rng::Stream;
 use crate::weights::transposed;
@@ -318,7 +318,7 @@ pub fn delta_norms<M: Parameterized>(base: &M, tuned: &M) -> BTreeMap<String, f6
     norms
 }
 
-impl CausalLm {
+impl<T: Task> Model<T> {
     /// All adapters by the path of their layer.
     pub fn adapters(&self) -> BTreeMap<String, LoraAdapter> {
         Parameterized::adapters(self)

@@ -2,6 +2,7 @@
 //! are one type with two heads: whatever is done to parameters, adapters and files is done to both alike.
 
 mod classifier;
+mod masked;
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -46,6 +47,13 @@ pub struct NextToken;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Classes;
 
+/// Tokens that were taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MaskedTokens;
+
+/// A masked language model.
+pub type MaskedLm = Model<MaskedTokens>;
+
 /// A causal language model.
 pub type CausalLm = Model<NextToken>;
 
@@ -65,6 +73,14 @@ impl Task for Classes {
 
     fn is_of(config: &ModelConfig) -> bool {
         !config.labels.is_empty()
+    }
+}
+
+impl Task for MaskedTokens {
+    const NAME: &'static str = "a masked language model";
+
+    fn is_of(config: &ModelConfig) -> bool {
+        config.labels.is_empty() && config.family == Family::Bert
     }
 }
 
@@ -199,9 +215,18 @@ impl<T: Task> Model<T> {
         let mut weights = Weights::open(files)?;
         let source = &mut Load { weights: &mut weights, prefix: spelling.prefix, head: None };
         let model = Model::build(config, source, device)?;
-        // A tied embedding may be there twice.
-        let tied = model.config.tied && model.config.labels.is_empty();
-        weights.finish(&model.config, |name| spelling.is_buffer(name) || tied && name == "lm_head.weight")?;
+        // A tied embedding may be there twice, and so may the bias of BERT's; a BERT that was trained from nothing has
+        // heads for the order of sentences.
+        let language = model.config.labels.is_empty();
+        let tied = |name: &str| match model.config.family {
+            Family::Bert => {
+                name == "cls.predictions.decoder.bias"
+                    || model.config.tied && name == "cls.predictions.decoder.weight"
+                    || ["cls.seq_relationship.", "bert.pooler."].iter().any(|head| name.starts_with(head))
+            }
+            Family::Gpt2 | Family::Opt | Family::Llama => model.config.tied && name == "lm_head.weight",
+        };
+        weights.finish(&model.config, |name| spelling.is_buffer(name) || language && tied(name))?;
         Ok(model)
     }
 
@@ -214,8 +239,8 @@ impl<T: Task> Model<T> {
     fn build(config: ModelConfig, source: &mut impl Source, device: &Device) -> Result<Self> {
         if !T::is_of(&config) {
             let found = match config.labels.len() {
-                0 => format!("a {} without classes ({})", config.family.name(), config.architecture()),
-                labels => format!("a {} classifier with {labels} classes", config.family.name()),
+                0 => format!("one without classes ({})", config.architecture()),
+                labels => format!("a classifier ({}) with {labels} classes", config.architecture()),
             };
             return Err(ModelError::Task { found, wanted: T::NAME });
         }

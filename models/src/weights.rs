@@ -242,21 +242,7 @@ fn places(name: &str, bytes: &[u8], file: usize) -> Result<Vec<(String, Place)>>
     if name.ends_with(".bin") {
         let broken = |reason| ModelError::BrokenCheckpoint { name: name.to_owned(), reason };
         let tensors = torch::tensors(bytes).map_err(broken)?.into_iter();
-        let place = |(tensor, (place, bytes)): (String, torch::Located)| {
-            let size = torch::element_size(place.storage.dtype);
-            let start = bytes.start + place.offset * size;
-            let span = torch::span(&place.shape, &place.strides).unwrap_or(0);
-            let plain = torch::row_major(&place.shape, &place.strides);
-            let found = Place {
-                file,
-                dtype: place.storage.dtype.to_owned(),
-                bytes: start..start + span * size,
-                strides: (!plain).then_some(place.strides),
-                shape: place.shape,
-            };
-            (tensor, found)
-        };
-        return Ok(tensors.map(place).collect());
+        return Ok(tensors.map(|(tensor, place)| (tensor, located(place, file))).collect());
     }
     let broken = |reason: String| ModelError::BrokenTensors { name: name.to_owned(), reason };
     let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|error| broken(error.to_string()))?;
@@ -271,16 +257,38 @@ fn places(name: &str, bytes: &[u8], file: usize) -> Result<Vec<(String, Place)>>
     metadata.tensors().into_iter().map(place).collect()
 }
 
-/// A file's tensors from its bytes, widened as far as they can be: what a fuzz target runs. Gives how many there are.
-pub fn read_bytes(name: &str, bytes: &[u8]) -> Result<usize> {
-    let places = places(name, bytes, 0)?;
+/// Of each tensor of a file, given by its bytes, how many values its shape calls for and how many came out, if any did.
+pub(crate) fn read_bytes(name: &str, bytes: &[u8]) -> Result<Vec<(usize, Option<usize>)>> {
+    Ok(places(name, bytes, 0)?.iter().filter_map(|(_, place)| counted(place, bytes)).collect())
+}
+
+/// The same for the pickle of a checkpoint whose storages all are `storage`.
+pub(crate) fn read_pickle(pickle: &[u8], storage: &[u8]) -> Result<Vec<(usize, Option<usize>)>> {
+    let name = TORCH.to_owned();
+    let tensors =
+        torch::tensors_of(pickle, storage.len()).map_err(|reason| ModelError::BrokenCheckpoint { name, reason })?;
+    Ok(tensors.into_iter().filter_map(|(_, tensor)| counted(&located(tensor, 0), storage)).collect())
+}
+
+fn counted(place: &Place, bytes: &[u8]) -> Option<(usize, Option<usize>)> {
+    let count = place.shape.iter().product::<usize>();
     // Of a tensor that repeats itself a few bytes may stand for any number of values.
-    let bounded = |place: &Place| place.shape.iter().product::<usize>() <= bytes.len();
-    for (_, place) in places.iter().filter(|(_, place)| bounded(place)) {
-        let count = values(place, &bytes[place.bytes.clone()]).map(|values| values.len());
-        debug_assert!(count.is_none_or(|count| count == place.shape.iter().product::<usize>()));
+    (count <= bytes.len()).then(|| (count, values(place, &bytes[place.bytes.clone()]).map(|values| values.len())))
+}
+
+/// Where a tensor of a checkpoint lies in its file.
+fn located((tensor, storage): torch::Located, file: usize) -> Place {
+    let size = torch::element_size(tensor.storage.dtype);
+    let start = storage.start + tensor.offset * size;
+    let span = torch::span(&tensor.shape, &tensor.strides).unwrap_or(0);
+    let plain = torch::row_major(&tensor.shape, &tensor.strides);
+    Place {
+        file,
+        dtype: tensor.storage.dtype.to_owned(),
+        bytes: start..start + span * size,
+        strides: (!plain).then_some(tensor.strides),
+        shape: tensor.shape,
     }
-    Ok(places.len())
 }
 
 /// Loads by name, in the spellings that files have.

@@ -9,7 +9,7 @@ use burn::module::{ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::{Device, Gradients, Tensor};
 use palinode_models::generate::end_of_text;
 use palinode_models::layers::ops;
-use palinode_models::model::{Model, Task, values};
+use palinode_models::model::{Classes, MaskedTokens, Model, NextToken, Task, values};
 use palinode_models::train::cross_entropy;
 use palinode_models::{Batch, CausalLm, LogitLens, ModelConfig, ModelFiles, SequenceClassifier, Tokenizer};
 use safetensors::{Dtype, SafeTensors};
@@ -39,7 +39,8 @@ struct Entry {
     root: PathBuf,
     /// Whose outputs it shares.
     outputs: String,
-    classifier: bool,
+    /// `lm`, `cls` or `mlm`.
+    task: String,
     tokenizer: String,
 }
 
@@ -52,7 +53,7 @@ impl Entry {
                 entries.push(Entry {
                     root: root.clone(),
                     outputs: entry["same_as"].as_str().unwrap_or(name).to_owned(),
-                    classifier: entry["task"] == "cls",
+                    task: entry["task"].as_str().unwrap().to_owned(),
                     tokenizer: entry["tokenizer"].as_str().unwrap().to_owned(),
                     name: name.clone(),
                 });
@@ -223,7 +224,7 @@ fn predicted(labels: &[f64], seq: usize) -> (Vec<i32>, Vec<u32>) {
 }
 
 fn language_model_agrees(entry: &Entry) {
-    let (model, expected) = (entry.load::<palinode_models::model::NextToken>(), entry.expected());
+    let (model, expected) = (entry.load::<NextToken>(), entry.expected());
     for side in ["right", "left"] {
         let Some(batch) = expected.batch(side) else { continue };
         let logits = values(model.forward(&batch).unwrap());
@@ -244,7 +245,7 @@ fn language_model_agrees(entry: &Entry) {
 }
 
 fn classifier_agrees(entry: &Entry) {
-    let (model, expected) = (entry.load::<palinode_models::model::Classes>(), entry.expected());
+    let (model, expected) = (entry.load::<Classes>(), entry.expected());
     for side in ["right", "left"] {
         let Some(batch) = expected.batch(side) else { continue };
         let logits = values(model.forward(&batch).unwrap());
@@ -264,16 +265,35 @@ fn classifier_agrees(entry: &Entry) {
     hidden_agrees(entry, &model, &expected, &expected.batch("right").unwrap());
 }
 
+fn masked_model_agrees(entry: &Entry) {
+    let (model, expected) = (entry.load::<MaskedTokens>(), entry.expected());
+    for side in ["right", "left"] {
+        let Some(batch) = expected.batch(side) else { continue };
+        let logits = values(model.forward(&batch).unwrap());
+        let what = format!("{} {side} logits", entry.name);
+        assert_close(&logits, expected.get(&format!("{side}.logits")).unwrap(), Some(batch.mask()), &what);
+        let trained = model.clone().map(&mut Trained);
+        let labels = expected.get(&format!("{side}.labels")).unwrap();
+        let chosen = labels.iter().enumerate().filter(|(_, label)| **label != IGNORED);
+        let (places, targets): (Vec<i32>, Vec<u32>) = chosen.map(|(at, &label)| (at as i32, label as u32)).unzip();
+        let count = places.len();
+        let logits = trained.forward_rows(&batch).unwrap().select(0, ops::ints(places, [count], &Device::flex()));
+        let loss = cross_entropy(logits, &targets, count as f64);
+        gradients_agree(entry, &trained, loss, &entry.scalars().unwrap()[side], side);
+    }
+}
+
 #[test]
 fn forward_passes_and_gradients() {
     let entries = Entry::all();
     for entry in &entries {
-        match entry.classifier {
-            true => classifier_agrees(entry),
-            false => language_model_agrees(entry),
+        match entry.task.as_str() {
+            "cls" => classifier_agrees(entry),
+            "mlm" => masked_model_agrees(entry),
+            _ => language_model_agrees(entry),
         }
     }
-    let classifiers = entries.iter().filter(|entry| entry.classifier).count();
+    let classifiers = entries.iter().filter(|entry| entry.task == "cls").count();
     assert!(classifiers > 3 && entries.len() > classifiers + 3, "the fixtures are missing");
 }
 
@@ -344,9 +364,10 @@ fn tokenizers_of_models() {
 #[test]
 fn saved_models_load_again() {
     for entry in Entry::all() {
-        match entry.classifier {
-            true => saves::<palinode_models::model::Classes>(&entry),
-            false => saves::<palinode_models::model::NextToken>(&entry),
+        match entry.task.as_str() {
+            "cls" => saves::<Classes>(&entry),
+            "mlm" => saves::<MaskedTokens>(&entry),
+            _ => saves::<NextToken>(&entry),
         }
     }
 }
@@ -375,7 +396,7 @@ fn saves<T: Task>(entry: &Entry) {
 /// The class of a text depends neither on its neighbours nor on how many go through the model at once.
 #[test]
 fn classes_do_not_depend_on_the_batch() {
-    for entry in Entry::all().into_iter().filter(|entry| entry.classifier) {
+    for entry in Entry::all().into_iter().filter(|entry| entry.task == "cls") {
         let model: SequenceClassifier = entry.load();
         let vocab = model.config().vocab_size as u32;
         let row = |at: u32| (0..1 + at % 9).map(|token| 5 + (at * 31 + token * 17) % (vocab - 5)).collect();

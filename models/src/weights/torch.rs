@@ -143,6 +143,15 @@ pub(super) fn tensors(bytes: &[u8]) -> Result<BTreeMap<String, Located>, TorchEr
     pickle.into_iter().map(locate).collect()
 }
 
+/// The tensors of a pickle whose storages all are one of `bytes` bytes.
+pub(super) fn tensors_of(pickle: &[u8], bytes: usize) -> Result<BTreeMap<String, Located>, TorchError> {
+    let locate = |(name, tensor): (String, TensorPlace)| {
+        check(&name, &tensor, bytes)?;
+        Ok((name, (tensor, 0..bytes)))
+    };
+    pickle::state_dict(pickle)?.into_iter().map(locate).collect()
+}
+
 /// Refuses a tensor whose last element lies beyond its storage, or its storage beyond its file.
 fn check(name: &str, tensor: &TensorPlace, bytes: usize) -> Result<(), TorchError> {
     let TensorPlace { storage, offset, shape, strides } = tensor;
