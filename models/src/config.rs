@@ -1,15 +1,28 @@
 //! The shape of a model, read from and written as Hugging Face's `config.json` (the spellings of transformers 4
 //! and 5). What the models here don't do is refused, never ignored.
 
-use serde_json::{Map, Value, json};
+mod bert;
+mod keys;
+mod labels;
+mod opt;
+mod rope;
+
+use serde_json::{Value, json};
+
+use keys::{Keys, wrong};
+pub use rope::RopeScaling;
 
 /// Families of models that can be built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Family {
     /// GPT-2: learned positions, LayerNorm, `gelu_new`, fused q|k|v.
     Gpt2,
+    /// OPT: learned positions from 2 on, LayerNorm before or behind, ReLU, embeddings that may be narrower.
+    Opt,
     /// Llama: rotary positions, RMSNorm, SwiGLU, grouped queries.
     Llama,
+    /// BERT: an encoder with learned positions, token types, LayerNorm behind, GELU.
+    Bert,
 }
 
 impl Family {
@@ -17,7 +30,44 @@ impl Family {
     pub fn name(self) -> &'static str {
         match self {
             Family::Gpt2 => "gpt2",
+            Family::Opt => "opt",
             Family::Llama => "llama",
+            Family::Bert => "bert",
+        }
+    }
+
+    /// How the names of its classes in transformers begin.
+    fn class(self) -> &'static str {
+        match self {
+            Family::Gpt2 => "GPT2",
+            Family::Opt => "OPT",
+            Family::Llama => "Llama",
+            Family::Bert => "Bert",
+        }
+    }
+}
+
+/// What stands between the two linear layers of an MLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// GELU by tanh.
+    GeluNew,
+    /// GELU by erf.
+    Gelu,
+    /// `max(x, 0)`.
+    Relu,
+    /// `silu(gate) * up`.
+    SwiGlu,
+}
+
+impl Activation {
+    /// As `config.json` spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Activation::GeluNew => "gelu_new",
+            Activation::Gelu => "gelu",
+            Activation::Relu => "relu",
+            Activation::SwiGlu => "silu",
         }
     }
 }
@@ -29,7 +79,7 @@ pub enum ConfigError {
     #[error("config.json is not a JSON object: {0}")]
     NotJson(String),
     /// A `model_type` without a model here.
-    #[error("model_type `{0}` is not supported (supported: gpt2, llama)")]
+    #[error("model_type `{0}` is not supported (supported: gpt2, opt, llama, bert)")]
     ModelType(String),
     /// A key that must be there.
     #[error("config.json lacks `{0}`")]
@@ -77,6 +127,16 @@ pub struct ModelConfig {
     pub head: usize,
     /// Width inside the MLP.
     pub inner: usize,
+    /// Width of the embedding and the unembedding, where it isn't `hidden` (some OPT).
+    pub embedding: usize,
+    /// Inside the MLP.
+    pub activation: Activation,
+    /// Whether norms stand before attention and MLP, not behind (only OPT has both).
+    pub norm_first: bool,
+    /// Whether there is a norm behind the last block.
+    pub final_norm: bool,
+    /// Rows of the table of token types (BERT; else 0).
+    pub token_types: usize,
     /// Epsilon of the norms.
     pub norm_eps: f64,
     /// Whether the unembedding is the embedding.
@@ -85,10 +145,14 @@ pub struct ModelConfig {
     pub initializer_range: f64,
     /// Base of the rotary angles (Llama).
     pub rope_theta: f64,
-    /// Whether attention's linear layers have biases (GPT-2: always).
+    /// How the rotary angles are changed for contexts beyond the first training's (Llama).
+    pub rope_scaling: RopeScaling,
+    /// Whether attention's linear layers have biases (GPT-2, BERT: always).
     pub attention_bias: bool,
-    /// Whether the MLP's linear layers have biases (GPT-2: always).
+    /// Whether the MLP's linear layers have biases (GPT-2, BERT: always).
     pub mlp_bias: bool,
+    /// Names of the classes, by number; empty unless the model is a sequence classifier.
+    pub labels: Vec<String>,
     /// First token of a text.
     pub bos: Option<u32>,
     /// Tokens that end a text.
@@ -109,13 +173,20 @@ impl ModelConfig {
             heads,
             kv_heads: heads,
             head: hidden / heads.max(1),
-            inner: 4 * hidden,
+            inner: hidden.saturating_mul(4),
+            embedding: hidden,
+            activation: Activation::GeluNew,
+            norm_first: true,
+            final_norm: true,
+            token_types: 0,
             norm_eps: 1e-5,
             tied: true,
             initializer_range: 0.02,
             rope_theta: 10_000.0,
+            rope_scaling: RopeScaling::Default,
             attention_bias: true,
             mlp_bias: true,
+            labels: Vec::new(),
             bos: None,
             eos: Vec::new(),
             pad: None,
@@ -127,6 +198,7 @@ impl ModelConfig {
         ModelConfig {
             family: Family::Llama,
             inner,
+            activation: Activation::SwiGlu,
             tied: false,
             attention_bias: false,
             mlp_bias: false,
@@ -134,9 +206,35 @@ impl ModelConfig {
         }
     }
 
+    /// An OPT with norms before, embeddings as wide as the stream, and ReLU.
+    pub fn opt(vocab_size: usize, context: usize, hidden: usize, layers: usize, heads: usize, inner: usize) -> Self {
+        ModelConfig {
+            family: Family::Opt,
+            inner,
+            activation: Activation::Relu,
+            pad: Some(opt::PAD),
+            ..ModelConfig::gpt2(vocab_size, context, hidden, layers, heads)
+        }
+    }
+
+    /// A BERT with two token types.
+    pub fn bert(vocab_size: usize, context: usize, hidden: usize, layers: usize, heads: usize, inner: usize) -> Self {
+        ModelConfig {
+            family: Family::Bert,
+            inner,
+            activation: Activation::Gelu,
+            norm_first: false,
+            final_norm: false,
+            token_types: 2,
+            norm_eps: 1e-12,
+            pad: Some(0),
+            ..ModelConfig::gpt2(vocab_size, context, hidden, layers, heads)
+        }
+    }
+
     /// Refuses shapes that can't be built.
     pub fn check(&self) -> Result<(), ConfigError> {
-        let sizes: [(&'static str, usize); 7] = [
+        let sizes: [(&'static str, usize); 8] = [
             ("vocab_size", self.vocab_size),
             ("max_position_embeddings", self.context),
             ("hidden_size", self.hidden),
@@ -144,14 +242,21 @@ impl ModelConfig {
             ("num_attention_heads", self.heads),
             ("num_key_value_heads", self.kv_heads),
             ("intermediate_size", self.inner),
+            ("word_embed_proj_dim", self.embedding),
         ];
         for (key, size) in sizes {
             if size == 0 || size > i32::MAX as usize {
                 return Err(wrong(key, size, "a positive number"));
             }
         }
-        if self.head == 0 || self.family == Family::Gpt2 && self.head * self.heads != self.hidden {
+        if self.head == 0 || self.family != Family::Llama && self.head * self.heads != self.hidden {
             return Err(wrong("num_attention_heads", self.heads, "a divisor of the hidden size"));
+        }
+        if self.family != Family::Opt && self.embedding != self.hidden {
+            return Err(wrong("word_embed_proj_dim", self.embedding, "the hidden size, but for OPT"));
+        }
+        if self.family == Family::Bert && self.token_types == 0 {
+            return Err(wrong("type_vocab_size", self.token_types, "a positive number"));
         }
         if self.family == Family::Llama && self.head % 2 == 1 {
             return Err(wrong("head_dim", self.head, "an even number, as rotary positions need"));
@@ -171,7 +276,9 @@ impl ModelConfig {
         let keys = Keys(&map);
         let config = match keys.text("model_type", "")? {
             "gpt2" => read_gpt2(keys)?,
+            "opt" => opt::read(keys)?,
             "llama" => read_llama(keys)?,
+            "bert" => bert::read(keys)?,
             "" => return Err(ConfigError::Missing("model_type")),
             other => return Err(ConfigError::ModelType(other.to_owned())),
         };
@@ -188,8 +295,7 @@ impl ModelConfig {
         };
         let mut value = match self.family {
             Family::Gpt2 => json!({
-                "activation_function": "gelu_new",
-                "architectures": ["GPT2LMHeadModel"],
+                "activation_function": self.activation.name(),
                 "attn_pdrop": 0.0,
                 "embd_pdrop": 0.0,
                 "layer_norm_epsilon": self.norm_eps,
@@ -200,8 +306,9 @@ impl ModelConfig {
                 "n_positions": self.context,
                 "resid_pdrop": 0.0,
             }),
+            Family::Opt => opt::render(self),
+            Family::Bert => bert::render(self),
             Family::Llama => json!({
-                "architectures": ["LlamaForCausalLM"],
                 "attention_bias": self.attention_bias,
                 "attention_dropout": 0.0,
                 "head_dim": self.head,
@@ -214,15 +321,15 @@ impl ModelConfig {
                 "num_hidden_layers": self.layers,
                 "num_key_value_heads": self.kv_heads,
                 "rms_norm_eps": self.norm_eps,
-                "rope_parameters": { "rope_theta": self.rope_theta, "rope_type": "default" },
+                "rope_parameters": rope::render(self.rope_theta, self.rope_scaling),
                 "rope_theta": self.rope_theta,
             }),
         };
         let shared = [
+            ("architectures", json!([self.architecture()])),
             ("bos_token_id", json!(self.bos)),
             ("dtype", json!("float32")),
             ("eos_token_id", eos),
-            ("initializer_range", json!(self.initializer_range)),
             ("model_type", json!(self.family.name())),
             ("pad_token_id", json!(self.pad)),
             ("tie_word_embeddings", json!(self.tied)),
@@ -233,12 +340,29 @@ impl ModelConfig {
         for (key, shared) in shared {
             value[key] = shared;
         }
+        // OPT has a name of its own for it.
+        let range = if self.family == Family::Opt { "init_std" } else { "initializer_range" };
+        value[range] = json!(self.initializer_range);
+        if self.rope_scaling != RopeScaling::Default {
+            value["rope_scaling"] = value["rope_parameters"].clone();
+        }
+        labels::render(&self.labels, &mut value);
         format!("{:#}\n", sorted(value))
+    }
+
+    /// The name of its class in transformers.
+    pub fn architecture(&self) -> String {
+        let task = match self.family {
+            _ if !self.labels.is_empty() => "ForSequenceClassification",
+            Family::Gpt2 => "LMHeadModel",
+            Family::Bert => "ForMaskedLM",
+            Family::Opt | Family::Llama => "ForCausalLM",
+        };
+        format!("{}{task}", self.family.class())
     }
 }
 
 fn read_gpt2(keys: Keys<'_>) -> Result<ModelConfig, ConfigError> {
-    keys.only("activation_function", &[json!("gelu_new"), json!("gelu_pytorch_tanh")], "gelu_new")?;
     keys.only("scale_attn_weights", &[json!(true)], "true")?;
     for key in ["scale_attn_by_inverse_layer_idx", "add_cross_attention"] {
         keys.only(key, &[json!(false)], "false")?;
@@ -248,7 +372,8 @@ fn read_gpt2(keys: Keys<'_>) -> Result<ModelConfig, ConfigError> {
     let context = keys.size("n_positions", Some(1024))?;
     let shape = ModelConfig::gpt2(keys.size("vocab_size", Some(50_257))?, context, hidden, layers, heads);
     Ok(ModelConfig {
-        inner: keys.size("n_inner", Some(4 * hidden))?,
+        inner: keys.size("n_inner", Some(hidden.saturating_mul(4)))?,
+        activation: keys.activation("activation_function", Activation::GeluNew)?,
         norm_eps: keys.number("layer_norm_epsilon", 1e-5)?,
         tied: keys.flag("tie_word_embeddings", true)?,
         ..keys.shared(shape)?
@@ -259,6 +384,7 @@ fn read_llama(keys: Keys<'_>) -> Result<ModelConfig, ConfigError> {
     keys.only("hidden_act", &[json!("silu"), json!("swish")], "silu")?;
     let heads = keys.size("num_attention_heads", None)?;
     let hidden = keys.size("hidden_size", None)?;
+    let (rope_theta, rope_scaling) = rope::read(keys)?;
     let shape = ModelConfig::llama(
         keys.size("vocab_size", None)?,
         keys.size("max_position_embeddings", Some(2048))?,
@@ -274,113 +400,17 @@ fn read_llama(keys: Keys<'_>) -> Result<ModelConfig, ConfigError> {
         tied: keys.flag("tie_word_embeddings", false)?,
         attention_bias: keys.flag("attention_bias", false)?,
         mlp_bias: keys.flag("mlp_bias", false)?,
-        rope_theta: rope_theta(keys)?,
+        rope_theta,
+        rope_scaling,
         ..keys.shared(shape)?
     })
 }
 
-/// transformers 5: `rope_parameters`; 4: `rope_theta` and `rope_scaling` (whose `type` is an older `rope_type`).
-fn rope_theta(keys: Keys<'_>) -> Result<f64, ConfigError> {
-    let mut theta = keys.number("rope_theta", 10_000.0)?;
-    for key in ["rope_parameters", "rope_scaling"] {
-        match keys.0.get(key) {
-            None | Some(Value::Null) => {}
-            Some(Value::Object(map)) => {
-                let kind = map.get("rope_type").or_else(|| map.get("type")).cloned().unwrap_or(json!("default"));
-                if kind != json!("default") {
-                    return Err(unsupported(key, &kind, "rope_type default"));
-                }
-                if map.get("partial_rotary_factor").is_some_and(|factor| factor.as_f64() != Some(1.0)) {
-                    return Err(unsupported(key, &map["partial_rotary_factor"], "partial_rotary_factor 1.0"));
-                }
-                theta = Keys(map).number("rope_theta", theta)?;
-            }
-            Some(other) => return Err(wrong(key, other, "an object")),
-        }
-    }
-    Ok(theta)
-}
-
-/// Typed look-ups in the object.
-#[derive(Clone, Copy)]
-struct Keys<'a>(&'a Map<String, Value>);
-
-impl<'a> Keys<'a> {
-    fn get(self, key: &str) -> Option<&'a Value> {
-        self.0.get(key).filter(|value| !value.is_null())
-    }
-
-    fn size(self, key: &'static str, default: Option<usize>) -> Result<usize, ConfigError> {
-        match (self.get(key), default) {
-            (None, Some(default)) => Ok(default),
-            (None, None) => Err(ConfigError::Missing(key)),
-            (Some(value), _) => {
-                let size = value.as_u64().and_then(|size| usize::try_from(size).ok()).filter(|&size| size > 0);
-                size.ok_or_else(|| wrong(key, value, "a positive number"))
-            }
-        }
-    }
-
-    fn number(self, key: &'static str, default: f64) -> Result<f64, ConfigError> {
-        let Some(value) = self.get(key) else { return Ok(default) };
-        value.as_f64().filter(|number| *number > 0.0).ok_or_else(|| wrong(key, value, "a positive number"))
-    }
-
-    fn flag(self, key: &'static str, default: bool) -> Result<bool, ConfigError> {
-        let Some(value) = self.get(key) else { return Ok(default) };
-        value.as_bool().ok_or_else(|| wrong(key, value, "true or false"))
-    }
-
-    fn text(self, key: &'static str, default: &'a str) -> Result<&'a str, ConfigError> {
-        let Some(value) = self.get(key) else { return Ok(default) };
-        value.as_str().ok_or_else(|| wrong(key, value, "a string"))
-    }
-
-    fn token(self, key: &'static str, value: &Value) -> Result<u32, ConfigError> {
-        value.as_u64().and_then(|id| u32::try_from(id).ok()).ok_or_else(|| wrong(key, value, "a token id"))
-    }
-
-    /// One id or a list of them. Old configs say -1 for "none".
-    fn tokens(self, key: &'static str) -> Result<Vec<u32>, ConfigError> {
-        match self.get(key) {
-            None => Ok(Vec::new()),
-            Some(value) if value.as_i64() == Some(-1) => Ok(Vec::new()),
-            Some(Value::Array(ids)) => ids.iter().map(|id| self.token(key, id)).collect(),
-            Some(value) => Ok(vec![self.token(key, value)?]),
-        }
-    }
-
-    fn only(self, key: &'static str, allowed: &[Value], supported: &'static str) -> Result<(), ConfigError> {
-        match self.get(key) {
-            Some(value) if !allowed.contains(value) => Err(unsupported(key, value, supported)),
-            _ => Ok(()),
-        }
-    }
-
-    fn shared(self, shape: ModelConfig) -> Result<ModelConfig, ConfigError> {
-        Ok(ModelConfig {
-            initializer_range: self.number("initializer_range", 0.02)?,
-            bos: self.tokens("bos_token_id")?.first().copied(),
-            eos: self.tokens("eos_token_id")?,
-            pad: self.tokens("pad_token_id")?.first().copied(),
-            ..shape
-        })
-    }
-}
-
 /// End-of-text ids of a `generation_config.json` or `config.json`.
 pub(crate) fn eos_ids(text: &str) -> Result<Vec<u32>, ConfigError> {
-    let map: Map<String, Value> =
+    let map: serde_json::Map<String, Value> =
         serde_json::from_str(text).map_err(|error| ConfigError::NotJson(error.to_string()))?;
     Keys(&map).tokens("eos_token_id")
-}
-
-fn wrong(key: &'static str, value: impl ToString, expected: &'static str) -> ConfigError {
-    ConfigError::Value { key, value: value.to_string(), expected }
-}
-
-fn unsupported(key: &'static str, value: &Value, supported: &'static str) -> ConfigError {
-    ConfigError::Unsupported { key, value: value.to_string(), supported }
 }
 
 /// Sorted whatever features serde_json was built with, since these bytes are hashed.
@@ -404,7 +434,16 @@ mod tests {
         gpt2.eos = vec![99];
         let mut llama = ModelConfig::llama(100, 32, 12, 2, 6, 20);
         (llama.kv_heads, llama.rope_theta, llama.eos) = (3, 50_000.0, vec![1, 2]);
-        for config in [gpt2, llama] {
+        let linear = ModelConfig { rope_scaling: RopeScaling::Linear { factor: 2.0 }, ..llama.clone() };
+        let (factor, low_frequency, high_frequency, original_context) = (8.0, 1.0, 4.0, 16.0);
+        let rope_scaling = RopeScaling::Llama3 { factor, low_frequency, high_frequency, original_context };
+        let long = ModelConfig { rope_scaling, ..llama.clone() };
+        let mut opt = ModelConfig::opt(100, 32, 12, 2, 3, 20);
+        (opt.embedding, opt.norm_first, opt.final_norm, opt.pad) = (8, false, false, None);
+        opt.labels = vec!["yes".into(), "no".into(), "perhaps".into()];
+        let mut bert = ModelConfig::bert(100, 32, 12, 2, 3, 20);
+        (bert.token_types, bert.activation) = (3, Activation::Relu);
+        for config in [gpt2, llama, linear, long, opt, bert] {
             assert_eq!(ModelConfig::parse(&config.render()).unwrap(), config);
         }
     }
@@ -415,11 +454,11 @@ mod tests {
         assert_eq!(message("{}"), "config.json lacks `model_type`");
         assert_eq!(
             message(r#"{"model_type": "mamba"}"#),
-            "model_type `mamba` is not supported (supported: gpt2, llama)"
+            "model_type `mamba` is not supported (supported: gpt2, opt, llama, bert)"
         );
         assert_eq!(
-            message(r#"{"model_type": "gpt2", "activation_function": "relu"}"#),
-            "config.json: `activation_function` = \"relu\" is not supported (supported: gelu_new)"
+            message(r#"{"model_type": "gpt2", "activation_function": "silu"}"#),
+            "config.json: `activation_function` = \"silu\" is not supported (supported: gelu_new, gelu, relu)"
         );
         assert_eq!(
             message(r#"{"model_type": "gpt2", "n_head": 7}"#),
@@ -434,10 +473,54 @@ mod tests {
             message(&llama.to_string()),
             "config.json: `head_dim` is 3, expected an even number, as rotary positions need"
         );
-        llama["rope_scaling"] = json!({ "type": "linear", "factor": 2.0 });
+        llama["head_dim"] = json!(4);
+        llama["rope_scaling"] = json!({ "type": "yarn", "factor": 2.0 });
         assert_eq!(
             message(&llama.to_string()),
-            "config.json: `rope_scaling` = \"linear\" is not supported (supported: rope_type default)"
+            "config.json: `rope_scaling` = \"yarn\" is not supported (supported: rope_type default, linear or llama3)"
+        );
+        llama["rope_scaling"] = json!({ "rope_type": "llama3", "factor": 8.0 });
+        assert_eq!(message(&llama.to_string()), "config.json lacks `low_freq_factor`");
+        llama["rope_scaling"] = json!({ "type": "linear", "factor": 0.5 });
+        assert_eq!(message(&llama.to_string()), "config.json: `factor` is 0.5, expected a number from 1 on");
+        assert_eq!(
+            message(r#"{"model_type": "opt", "layer_norm_elementwise_affine": false}"#),
+            "config.json: `layer_norm_elementwise_affine` = false is not supported (supported: true)"
+        );
+        assert_eq!(
+            message(r#"{"model_type": "bert", "position_embedding_type": "relative_key"}"#),
+            "config.json: `position_embedding_type` = \"relative_key\" is not supported (supported: absolute)"
+        );
+        assert_eq!(
+            message(r#"{"model_type": "bert", "hidden_size": 1152921504606846976}"#),
+            "config.json: `hidden_size` is 1152921504606846976, expected a positive number"
+        );
+    }
+
+    #[test]
+    fn classes_are_those_of_a_classifier() {
+        let labels = |text: &str| ModelConfig::parse(text).unwrap().labels;
+        let classifier = r#""model_type": "bert", "architectures": ["BertForSequenceClassification"]"#;
+        assert_eq!(labels(&format!("{{{classifier}}}")), ["LABEL_0", "LABEL_1"], "what transformers leaves out");
+        assert_eq!(labels(&format!(r#"{{{classifier}, "num_labels": 3}}"#)).len(), 3);
+        let named = format!(r#"{{{classifier}, "id2label": {{"1": "toxic", "0": "clean"}}}}"#);
+        assert_eq!(labels(&named), ["clean", "toxic"]);
+        assert_eq!(
+            labels(r#"{"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "id2label": {"0": "LABEL_0"}}"#),
+            [""; 0]
+        );
+        assert_eq!(labels(r#"{"model_type": "gpt2", "num_labels": 4}"#).len(), 4);
+        assert_eq!(
+            message(&format!(r#"{{{classifier}, "num_labels": 3, "id2label": {{"0": "a", "1": "b"}}}}"#)),
+            "config.json: `num_labels` is 3, expected the number of names in id2label"
+        );
+        assert_eq!(
+            message(&format!(r#"{{{classifier}, "id2label": {{"1": "a", "2": "b"}}}}"#)),
+            "config.json: `id2label` is {\"1\":\"a\",\"2\":\"b\"}, expected names for the numbers from 0 on"
+        );
+        assert_eq!(
+            message(&format!(r#"{{{classifier}, "problem_type": "regression"}}"#)),
+            "config.json: `problem_type` = \"regression\" is not supported (supported: single_label_classification)"
         );
     }
 }

@@ -38,6 +38,28 @@ pub enum ModelError {
         /// The parser's words.
         reason: String,
     },
+    /// A PyTorch checkpoint that is broken, or holds more than tensors.
+    #[error("`{name}` can't be read as a PyTorch checkpoint: {reason}")]
+    BrokenCheckpoint {
+        /// Name relative to the model's folder.
+        name: String,
+        /// Why.
+        reason: crate::weights::TorchError,
+    },
+    /// A tensor that isn't where the index says.
+    #[error("the tensor `{name}` is not in `{shard}`, where the index says it is")]
+    NotInShard {
+        /// Name in the index.
+        name: String,
+        /// File by the index.
+        shard: String,
+    },
+    /// A tensor that several files hold.
+    #[error("several files hold the tensor `{name}`")]
+    TwiceThere {
+        /// Name in the files.
+        name: String,
+    },
     /// A tensor that the config calls for and no file holds.
     #[error("the weights lack the tensor `{name}`")]
     MissingTensor {
@@ -108,6 +130,48 @@ pub enum ModelError {
     /// A batch with no rows or no tokens, or with a row of another length than its mask.
     #[error("a batch needs at least one row, and rows of at least one token")]
     EmptyBatch,
+    /// A class that a classifier doesn't have.
+    #[error("class {label} is outside the classifier's {classes}")]
+    Class {
+        /// Number of the class.
+        label: u32,
+        /// How many there are.
+        classes: usize,
+    },
+    /// Token types for a model that has none.
+    #[error("a {family} model has no token types")]
+    TokenTypes {
+        /// Model family.
+        family: &'static str,
+    },
+    /// A token type that the model has no embedding for.
+    #[error("token type {id} is outside the model's {types}")]
+    TokenType {
+        /// The type.
+        id: u32,
+        /// How many the model has.
+        types: usize,
+    },
+    /// A model of another kind than the one that is wanted.
+    #[error("the model is {found}; {wanted} is wanted")]
+    Task {
+        /// What `config.json` describes.
+        found: String,
+        /// What was to be loaded.
+        wanted: &'static str,
+    },
+    /// A tokenizer with ids that the model has no embedding for.
+    #[error(
+        "the tokenizer's highest id is {highest} (`{token}`), but the model embeds only {vocab} ids: it is another model's, or tokens were added to it and the embedding wasn't resized"
+    )]
+    Vocabulary {
+        /// Of all ids, added tokens included.
+        highest: u32,
+        /// Which token that is.
+        token: String,
+        /// Rows of the embedding.
+        vocab: usize,
+    },
     /// The model's logits hold a NaN.
     #[error("the model's logits are not numbers (NaN)")]
     NotANumber,

@@ -4,18 +4,20 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use crate::config::ModelConfig;
+use crate::config::{Activation, ModelConfig};
 use crate::error::Result;
 use crate::layers::{AttentionShape, Embedding, KvCache, LayerNorm, Linear, Pass, Precision, attend, ops};
 use crate::weights::Source;
 
-/// The language model: body and unembedding (the embedding itself, if tied).
+/// The model: body, and the unembedding (the embedding itself, if tied) or a classifier's head.
 #[derive(Module, Debug)]
 pub struct Gpt2 {
     /// The body.
     pub transformer: Transformer,
     /// Unembedding, if it is not tied to the embedding.
     pub lm_head: Option<Linear>,
+    /// Classes, if the model is a classifier.
+    pub score: Option<Linear>,
 }
 
 /// Embeddings, blocks, final norm.
@@ -62,6 +64,8 @@ pub struct Mlp {
     pub c_fc: Linear,
     /// Down.
     pub c_proj: Linear,
+    #[module(skip)]
+    activation: Activation,
 }
 
 impl Gpt2 {
@@ -81,6 +85,7 @@ impl Gpt2 {
             let mlp = Mlp {
                 c_fc: linear("mlp.c_fc", [hidden, inner], std)?,
                 c_proj: linear("mlp.c_proj", [inner, hidden], residual)?,
+                activation: config.activation,
             };
             let mut norm = |name| source.layer_norm(&format!("transformer.h.{at}.{name}"), hidden, norm_eps, device);
             h.push(Block { ln_1: norm("ln_1")?, attn, ln_2: norm("ln_2")?, mlp });
@@ -91,27 +96,8 @@ impl Gpt2 {
             h,
             ln_f: source.layer_norm("transformer.ln_f", hidden, norm_eps, device)?,
         };
-        let lm_head = match config.tied {
-            true => None,
-            false => Some(source.linear("lm_head", [hidden, vocab_size], true, false, std, device)?),
-        };
-        Ok(Gpt2 { transformer, lm_head })
-    }
-
-    /// The residual stream behind the last block, rows `[batch * seq, hidden]`. `tap` sees the stream before each
-    /// block.
-    pub(crate) fn run(
-        &self,
-        pass: &Pass,
-        mut cache: Option<&mut KvCache>,
-        tap: &mut dyn FnMut(&Tensor<2>),
-    ) -> Tensor<2> {
-        let mut x = self.embed(pass);
-        for layer in 0..self.blocks() {
-            tap(&x);
-            x = self.block(layer, x, pass, cache.as_deref_mut());
-        }
-        x
+        let (lm_head, score) = source.heads(config, device)?;
+        Ok(Gpt2 { transformer, lm_head, score })
     }
 
     /// How many blocks there are.
@@ -139,10 +125,10 @@ impl Gpt2 {
         self.transformer.h[layer].forward(x, pass, cache.map(|cache| (cache, layer)))
     }
 
-    /// Final norm and unembedding of rows.
+    /// Final norm, and logits over the vocabulary or the classes, of rows.
     pub(crate) fn unembed(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
         let x = self.transformer.ln_f.forward(x);
-        match &self.lm_head {
+        match self.lm_head.as_ref().or(self.score.as_ref()) {
             Some(head) => head.forward(x, pass),
             None => self.transformer.wte.unembed(x, pass),
         }
@@ -155,8 +141,10 @@ impl Gpt2 {
             visit(&format!("transformer.h.{at}.mlp.c_fc"), &mut block.mlp.c_fc);
             visit(&format!("transformer.h.{at}.mlp.c_proj"), &mut block.mlp.c_proj);
         }
-        if let Some(head) = &mut self.lm_head {
-            visit("lm_head", head);
+        for (name, head) in [("lm_head", &mut self.lm_head), ("score", &mut self.score)] {
+            if let Some(head) = head {
+                visit(name, head);
+            }
         }
     }
 }
@@ -185,6 +173,6 @@ impl Attention {
 
 impl Mlp {
     fn forward(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
-        self.c_proj.forward(ops::gelu_new(self.c_fc.forward(x, pass)), pass)
+        self.c_proj.forward(ops::activate(self.c_fc.forward(x, pass), self.activation), pass)
     }
 }

@@ -1,11 +1,11 @@
-//! Language models on burn: GPT-2 and Llama from and to Hugging Face folders, LoRA, training, decoding, taps on the
-//! residual stream. Results on the CPU do not depend on batch size, order or thread count.
+//! Language models on burn: GPT-2, OPT, Llama and BERT from and to Hugging Face folders, LoRA, training, decoding,
+//! taps on the residual stream. Results on the CPU do not depend on batch size, order or thread count.
 //!
 //! | module | what for |
 //! |---|---|
 //! | [`config`], [`files`], [`weights`] | a model's folder |
 //! | [`layers`] | linear with LoRA, norms, attention, cache; the hot operations in [`layers::ops`] |
-//! | [`gpt2`], [`llama`], [`model`] | the families, and one type over them |
+//! | [`gpt2`], [`opt`], [`llama`], [`bert`], [`model`] | the families, and one type over them |
 //! | [`lora`], [`peft`] | adapters, and their files |
 //! | [`train`] | the training loop |
 //! | [`tokenizer`] | text to ids and back; training small tokenizers |
@@ -14,10 +14,12 @@
 //! | [`lens`] | the logit lens |
 //! | [`rng`] | counter-based random numbers |
 
+pub mod bert;
 pub mod choice;
 pub mod config;
 mod error;
 pub mod files;
+pub mod fuzz;
 pub mod generate;
 pub mod gpt2;
 pub mod layers;
@@ -25,6 +27,7 @@ pub mod lens;
 pub mod llama;
 pub mod lora;
 pub mod model;
+pub mod opt;
 mod parameterized;
 pub mod peft;
 pub mod rng;
@@ -35,13 +38,13 @@ pub mod weights;
 
 pub use burn::tensor::Device;
 pub use choice::{ChoiceScores, score_choices};
-pub use config::{ConfigError, Family, ModelConfig};
+pub use config::{Activation, ConfigError, Family, ModelConfig, RopeScaling};
 pub use error::{ModelError, Result};
 pub use files::ModelFiles;
 pub use generate::{Beams, Completion, EarlyStopping, Finish, GenerateOptions, Prompt, generate};
 pub use layers::{Batch, DropoutKey, Layout};
 pub use lens::{LensPoint, LogitLens};
-pub use model::CausalLm;
+pub use model::{CausalLm, MaskedLm, SequenceClassifier};
 pub use parameterized::Parameterized;
 pub use sampling::Sampling;
 pub use tokenizer::Tokenizer;

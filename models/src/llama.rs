@@ -4,20 +4,24 @@
 use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, RopeScaling};
 use crate::error::Result;
 use crate::layers::{AttentionShape, Embedding, KvCache, Linear, Pass, RmsNorm, Rope, attend, ops};
 use crate::weights::Source;
 
-/// The language model: body and unembedding (the embedding itself, if tied).
+/// The model: body, and the unembedding (the embedding itself, if tied) or a classifier's head.
 #[derive(Module, Debug)]
 pub struct Llama {
     /// The body.
     pub model: Body,
     /// Unembedding, if it is not tied to the embedding.
     pub lm_head: Option<Linear>,
+    /// Classes, if the model is a classifier.
+    pub score: Option<Linear>,
     #[module(skip)]
     rope_theta: f64,
+    #[module(skip)]
+    rope_scaling: RopeScaling,
 }
 
 /// Embedding, blocks, final norm.
@@ -102,27 +106,9 @@ impl Llama {
             layers,
             norm: source.rms_norm("model.norm", hidden, norm_eps, device)?,
         };
-        let lm_head = match config.tied {
-            true => None,
-            false => Some(source.linear("lm_head", [hidden, vocab_size], true, false, std, device)?),
-        };
-        Ok(Llama { model, lm_head, rope_theta: config.rope_theta })
-    }
-
-    /// The residual stream behind the last block, rows `[batch * seq, hidden]`. `tap` sees the stream before each
-    /// block.
-    pub(crate) fn run(
-        &self,
-        pass: &Pass,
-        mut cache: Option<&mut KvCache>,
-        tap: &mut dyn FnMut(&Tensor<2>),
-    ) -> Tensor<2> {
-        let mut x = self.embed(pass);
-        for layer in 0..self.blocks() {
-            tap(&x);
-            x = self.block(layer, x, pass, cache.as_deref_mut());
-        }
-        x
+        let (lm_head, score) = source.heads(config, device)?;
+        let (rope_theta, rope_scaling) = (config.rope_theta, config.rope_scaling);
+        Ok(Llama { model, lm_head, score, rope_theta, rope_scaling })
     }
 
     /// How many blocks there are.
@@ -132,20 +118,21 @@ impl Llama {
 
     /// The residual stream before the first block, rows `[batch * seq, hidden]`.
     pub(crate) fn embed(&self, pass: &Pass) -> Tensor<2> {
-        self.model.embed_tokens.forward(pass.ids.clone())
+        self.model.embed_tokens.forward_padded(pass)
     }
 
     /// The stream behind block `layer`, from the one before it.
     pub(crate) fn block(&self, layer: usize, x: Tensor<2>, pass: &Pass, cache: Option<&mut KvCache>) -> Tensor<2> {
         let block = &self.model.layers[layer];
-        let rope = pass.rope.get_or_init(|| Rope::new(pass, block.self_attn.shape.head, self.rope_theta));
+        let head = block.self_attn.shape.head;
+        let rope = pass.rope.get_or_init(|| Rope::new(pass, head, self.rope_theta, self.rope_scaling));
         block.forward(x, pass, rope, cache.map(|cache| (cache, layer)))
     }
 
-    /// Final norm and unembedding of rows.
+    /// Final norm, and logits over the vocabulary or the classes, of rows.
     pub(crate) fn unembed(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
         let x = self.model.norm.forward(x);
-        match &self.lm_head {
+        match self.lm_head.as_ref().or(self.score.as_ref()) {
             Some(head) => head.forward(x, pass),
             None => self.model.embed_tokens.unembed(x, pass),
         }
@@ -166,8 +153,10 @@ impl Llama {
                 visit(&format!("model.layers.{at}.{name}"), linear);
             }
         }
-        if let Some(head) = &mut self.lm_head {
-            visit("lm_head", head);
+        for (name, head) in [("lm_head", &mut self.lm_head), ("score", &mut self.score)] {
+            if let Some(head) = head {
+                visit(name, head);
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ pub use targets::{LayerFilter, Modules, Targets};
 use crate::config::Family;
 use crate::error::ModelError;
 use crate::layers::{LoraAdapter, ops};
-use crate::model::{CausalLm, values};
+use crate::model::{Model, Task, values};
 use crate::parameterized::Parameterized;
 use crate::rng::Stream;
 use crate::weights::transposed;
@@ -159,7 +159,8 @@ impl LoraConfig {
     pub fn peft_default(family: Family, rank: usize) -> Self {
         let targets: &[&str] = match family {
             Family::Gpt2 => &["c_attn"],
-            Family::Llama => &["q_proj", "v_proj"],
+            Family::Opt | Family::Llama => &["q_proj", "v_proj"],
+            Family::Bert => &["query", "value"],
         };
         LoraConfig {
             alpha: 8.0,
@@ -342,7 +343,7 @@ pub fn delta_norms<M: Parameterized>(base: &M, tuned: &M) -> BTreeMap<String, f6
     norms
 }
 
-impl CausalLm {
+impl<T: Task> Model<T> {
     /// All adapters by the path of their layer.
     pub fn adapters(&self) -> BTreeMap<String, LoraAdapter> {
         Parameterized::adapters(self)

@@ -11,7 +11,7 @@ use burn::tensor::Device;
 use crate::error::ModelError;
 use crate::files::ModelFiles;
 use crate::lora::{LoraConfig, LoraError, Plan, Unmatched, attach_with};
-use crate::model::{CausalLm, values};
+use crate::model::{CausalLm, Model, Task, values};
 use crate::weights::{Weights, transposed, write_safetensors};
 
 /// Name of the config's file.
@@ -33,14 +33,14 @@ pub fn load_model(files: &ModelFiles, device: &Device) -> Result<CausalLm, LoraE
 
 /// The base with the adapters of PEFT's files. The base is left as it is, and both share its weights: one base that is
 /// loaded once serves any number of adapters, each at the cost of reading the adapter alone.
-pub fn with_adapter(base: &CausalLm, files: &ModelFiles) -> Result<CausalLm, LoraError> {
+pub fn with_adapter<T: Task>(base: &Model<T>, files: &ModelFiles) -> Result<Model<T>, LoraError> {
     let mut model = base.clone();
     load_adapter(&mut model, files)?;
     Ok(model)
 }
 
 /// Puts the adapters of PEFT's files on their base; gives what they look like. On an error the model is as before.
-pub fn load_adapter(model: &mut CausalLm, files: &ModelFiles) -> Result<LoraConfig, LoraError> {
+pub fn load_adapter<T: Task>(model: &mut Model<T>, files: &ModelFiles) -> Result<LoraConfig, LoraError> {
     let text = files.text(CONFIG)?.ok_or_else(|| ModelError::MissingFile { name: CONFIG.into() })?;
     let config = config::parse(&text)?;
     if files.get(TENSORS).is_none() && files.get("adapter_model.bin").is_some() {
@@ -101,7 +101,12 @@ pub fn load_adapter(model: &mut CausalLm, files: &ModelFiles) -> Result<LoraConf
 
 /// Writes the adapters of a model, and the modules that are saved with them. `base` is what PEFT will look for as the
 /// base model. Same adapters, same bytes.
-pub fn save_adapter(model: &CausalLm, config: &LoraConfig, base: &str, folder: &Path) -> Result<(), LoraError> {
+pub fn save_adapter<T: Task>(
+    model: &Model<T>,
+    config: &LoraConfig,
+    base: &str,
+    folder: &Path,
+) -> Result<(), LoraError> {
     let adapters = model.adapters();
     if adapters.is_empty() {
         return Err(LoraError::State("the model has no adapters".into()));
@@ -142,7 +147,7 @@ fn saved_keys(name: &str) -> Vec<String> {
 }
 
 /// Shapes of all parameters, as they lie in files.
-fn shapes(model: &CausalLm) -> BTreeMap<String, Vec<usize>> {
+fn shapes<T: Task>(model: &Model<T>) -> BTreeMap<String, Vec<usize>> {
     let shape = |parameter: crate::model::Parameter| {
         let mut shape = parameter.shape;
         if shape.len() == 2 && model.stored_out_in(&parameter.name) {

@@ -1,4 +1,7 @@
-//! Text to token ids and back, by a Hugging Face `tokenizer.json`; and training of small tokenizers.
+//! Text to token ids and back, by a Hugging Face `tokenizer.json` or the vocabulary files before it; and training of
+//! small tokenizers.
+
+mod vocab;
 
 use std::collections::BTreeMap;
 
@@ -28,14 +31,27 @@ pub struct Special {
     pub pad: Option<u32>,
     /// Stands for what is not in the vocabulary.
     pub unk: Option<u32>,
+    /// Stands before a text (BERT).
+    pub cls: Option<u32>,
+    /// Stands behind a text (BERT).
+    pub sep: Option<u32>,
+    /// Stands for what is to be guessed (BERT).
+    pub mask: Option<u32>,
+}
+
+/// A pair of texts as one sequence.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EncodedPair {
+    /// Of both texts and what the tokenizer puts around them.
+    pub ids: Vec<u32>,
+    /// By id: 0 for the first text, 1 for the second, as far as the tokenizer tells them apart.
+    pub types: Vec<u32>,
 }
 
 impl Tokenizer {
-    /// From a model's folder: `tokenizer.json`, and the names of special tokens in `tokenizer_config.json` or
-    /// `special_tokens_map.json`.
+    /// From a model's folder: `tokenizer.json`, or `vocab.json` with `merges.txt` (GPT-2, OPT), or `vocab.txt` (BERT);
+    /// and the names of special tokens in `tokenizer_config.json` or `special_tokens_map.json`.
     pub fn load(files: &ModelFiles) -> Result<Self> {
-        let path = files.require("tokenizer.json")?;
-        let bytes = std::fs::read(path).map_err(|error| ModelError::io(path, error))?;
         let mut names = Vec::new();
         for name in ["tokenizer_config.json", "special_tokens_map.json"] {
             if let Some(text) = files.text(name)? {
@@ -44,7 +60,25 @@ impl Tokenizer {
                 names.push(serde_json::from_str(&text).map_err(invalid)?);
             }
         }
-        Tokenizer::new(&bytes, &names)
+        if let Some(path) = files.get("tokenizer.json") {
+            let bytes = std::fs::read(path).map_err(|error| ModelError::io(path, error))?;
+            return Tokenizer::new(&bytes, &names);
+        }
+        let (spec, usual) = vocab::compose(files, &names)?;
+        names.push(usual);
+        Tokenizer::new(spec.to_string().as_bytes(), &names)
+    }
+
+    /// Refuses a tokenizer with ids that a model of so many has no embedding for.
+    pub fn check(&self, vocab: usize) -> Result<()> {
+        // The one with the highest id; equal ids are one token.
+        let highest = self.inner.get_vocab(true).into_iter().max_by(|a, b| a.1.cmp(&b.1).then(b.0.cmp(&a.0)));
+        match highest {
+            Some((token, highest)) if highest as usize >= vocab => {
+                Err(ModelError::Vocabulary { highest, token, vocab })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// From the bytes of a `tokenizer.json` alone; special tokens are known by their usual names.
@@ -69,6 +103,9 @@ impl Tokenizer {
             eos: named("eos_token", &["</s>", "<eos>", "<|endoftext|>"]),
             pad: named("pad_token", &["<pad>", "[PAD]"]),
             unk: named("unk_token", &["<unk>", "[UNK]"]),
+            cls: named("cls_token", &["[CLS]"]),
+            sep: named("sep_token", &["[SEP]"]),
+            mask: named("mask_token", &["[MASK]"]),
         };
         Ok(Tokenizer { inner, special })
     }
@@ -76,6 +113,12 @@ impl Tokenizer {
     /// Ids of a text; `special` adds what the tokenizer puts around texts (such as a first `<s>`).
     pub fn encode(&self, text: &str, special: bool) -> Result<Vec<u32>> {
         Ok(self.inner.encode_fast(text, special).map_err(failed)?.get_ids().to_vec())
+    }
+
+    /// Ids and types of two texts that belong together, with what the tokenizer puts around them.
+    pub fn encode_pair(&self, text: &str, pair: &str) -> Result<EncodedPair> {
+        let encoded = self.inner.encode_fast((text, pair), true).map_err(failed)?;
+        Ok(EncodedPair { ids: encoded.get_ids().to_vec(), types: encoded.get_type_ids().to_vec() })
     }
 
     /// Text of ids; `skip_special` leaves out special tokens.
@@ -188,7 +231,7 @@ mod tests {
         assert_eq!(ids, [4, 5, 3], "most frequent first, unknown words are <unk>");
         assert_eq!(tokenizer.decode(&ids[..2], true).unwrap(), "the cat");
         assert_eq!(tokenizer.decode_continuation(&ids[..1], &ids[1..2]).unwrap(), " cat");
-        let special = Special { pad: Some(0), bos: Some(1), eos: Some(2), unk: Some(3) };
+        let special = Special { pad: Some(0), bos: Some(1), eos: Some(2), unk: Some(3), ..Special::default() };
         assert_eq!(tokenizer.special(), special);
         assert_eq!(Tokenizer::from_bytes(&train_word_level(&TEXTS, 6).unwrap()).unwrap().vocab_size(), 6);
     }

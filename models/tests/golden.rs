@@ -1,10 +1,9 @@
-//! Agreement with transformers, on checkpoints that `fixtures/make_fixtures.py` made at random.
+//! Agreement with transformers where a forward pass alone doesn't show it: other spellings, saving, greedy decoding.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use palinode_models::generate::end_of_text;
 use palinode_models::model::values;
 use palinode_models::weights::write_safetensors;
 use palinode_models::{Batch, CausalLm, GenerateOptions, LogitLens, ModelFiles, Prompt, Tokenizer, generate};
@@ -99,14 +98,6 @@ fn agrees(name: &str, model: &CausalLm, expected: &str) {
 }
 
 #[test]
-fn forward_hidden_and_lens() {
-    for name in ["gpt2", "llama", "llama_gqa", "llama_tied"] {
-        agrees(name, &load(name), name);
-    }
-    agrees("llama_sharded", &load("llama_sharded"), "llama");
-}
-
-#[test]
 fn hub_spelling_of_gpt2() {
     let folder = tempfile::tempdir().unwrap();
     let original = load("gpt2");
@@ -115,6 +106,7 @@ fn hub_spelling_of_gpt2() {
         .into_iter()
         .map(|(name, tensor)| (name.strip_prefix("transformer.").unwrap().to_owned(), tensor))
         .collect();
+    tensors.insert("h.0.attn.masked_bias".into(), (vec![1], vec![-1e4]));
     tensors.insert("h.0.attn.bias".into(), (vec![1, 1, 64, 64], vec![1.0; 64 * 64]));
     tensors.insert("lm_head.weight".into(), tensors["wte.weight"].clone());
     write_safetensors(&folder.path().join("model.safetensors"), &tensors).unwrap();
@@ -178,32 +170,15 @@ fn greedy_tokens() {
     }
 }
 
-#[test]
-fn token_ids() {
-    let expected = json(&fixture("tokenizers.json"));
-    for (kind, model) in [("byte_bpe", "gpt2"), ("llama_bpe", "llama")] {
-        let files = ModelFiles::folder(fixture("models").join(model)).unwrap();
-        let tokenizer = Tokenizer::load(&files).unwrap();
-        for case in expected[kind].as_array().unwrap() {
-            let text = case["text"].as_str().unwrap();
-            let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
-            let bare: Vec<u32> = serde_json::from_value(case["ids_without_special"].clone()).unwrap();
-            assert_eq!(tokenizer.encode(text, true).unwrap(), ids, "{kind} {text:?}");
-            assert_eq!(tokenizer.encode(text, false).unwrap(), bare, "{kind} {text:?}");
-            assert_eq!(tokenizer.decode(&ids, true).unwrap(), case["decoded"].as_str().unwrap());
-            assert_eq!(tokenizer.decode(&ids, false).unwrap(), case["decoded_with_special"].as_str().unwrap());
-        }
-        let eos = end_of_text(&files, load(model).config(), &tokenizer).unwrap();
-        assert_eq!(eos, tokenizer.special().eos.into_iter().collect::<Vec<_>>());
-    }
-}
-
 /// A trained model of 260 thousand parameters, which is not part of this project.
 #[test]
 fn stories() {
     let Some(reference) = std::env::var_os("PALINODE_REFERENCE").map(PathBuf::from) else {
         return;
     };
+    if !reference.join("models/stories260K").exists() {
+        return;
+    }
     let files = ModelFiles::folder(reference.join("models/stories260K")).unwrap();
     let model = CausalLm::load(&files, &Device::flex()).unwrap();
     let tokenizer = Tokenizer::load(&files).unwrap();

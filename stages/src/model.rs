@@ -17,7 +17,8 @@ pub(crate) struct Model;
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Params {
-    /// A Hugging Face folder: config.json, safetensors weights, tokenizer.json. Other files in it don't matter.
+    /// A Hugging Face folder: config.json, weights (safetensors or pytorch_model.bin), a tokenizer (tokenizer.json, or
+    /// vocab.json and merges.txt, or vocab.txt). Other files in it don't matter.
     source: PathParam,
 }
 
@@ -37,16 +38,22 @@ impl Kind for Model {
 
     fn reads(_: &str, relative: &str) -> bool {
         let name = relative.strip_prefix(peft::BASE).unwrap_or(relative);
-        const SMALL: [&str; 7] = [
+        const SMALL: [&str; 12] = [
+            "added_tokens.json",
             "config.json",
             "generation_config.json",
+            "merges.txt",
             "model.safetensors.index.json",
+            "pytorch_model.bin.index.json",
             "special_tokens_map.json",
             "tokenizer.json",
             "tokenizer_config.json",
+            "vocab.json",
+            "vocab.txt",
             peft::CONFIG,
         ];
-        !name.contains('/') && (SMALL.contains(&name) || name.ends_with(".safetensors"))
+        let torch = name.starts_with("pytorch_model") && name.ends_with(".bin");
+        !name.contains('/') && (SMALL.contains(&name) || name.ends_with(".safetensors") || torch)
     }
 
     fn run(params: Params, ctx: &Context<'_>) -> Result<(), StageError> {
@@ -55,12 +62,13 @@ impl Kind for Model {
         let base = base_files(&files);
         let text = base.text("config.json").map_err(failed)?;
         let text = text.ok_or_else(|| {
-            let kinds = "a folder with config.json, *.safetensors and tokenizer.json is wanted";
+            let kinds = "a folder with config.json, weights and a tokenizer is wanted";
             StageError::failed(format!("`source` is no Hugging Face model: it has no config.json; {kinds}"))
         })?;
         let config = ModelConfig::parse(&text).map_err(|error| failed(ModelError::from(error)))?;
         let weights = Weights::open(&base).map_err(failed)?;
         let tokenizer = Tokenizer::load(&base).map_err(failed)?;
+        tokenizer.check(config.vocab_size).map_err(failed)?;
         ctx.summary("family", config.family.name());
         ctx.summary("layers", config.layers);
         ctx.summary("width", config.hidden);
@@ -69,6 +77,9 @@ impl Kind for Model {
         ctx.summary("tokenizer_vocabulary", tokenizer.vocab_size());
         ctx.summary("tensors", weights.names().count());
         ctx.summary("adapted", files.get(peft::CONFIG).is_some());
+        if !config.labels.is_empty() {
+            ctx.summary("classes", config.labels.len());
+        }
         ctx.output("model")?.include("", input);
         Ok(())
     }
@@ -87,7 +98,13 @@ mod tests {
         for name in ["config.json", "model-00001-of-00002.safetensors", "tokenizer.json", "base/config.json"] {
             assert!(reads(name), "{name}");
         }
-        for name in ["README.md", "pytorch_model.bin", "original/consolidated.safetensors", ".git/config.json"] {
+        for name in ["pytorch_model.bin", "base/pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"] {
+            assert!(reads(name), "{name}");
+        }
+        for name in ["vocab.json", "merges.txt", "vocab.txt", "added_tokens.json"] {
+            assert!(reads(name), "{name}");
+        }
+        for name in ["README.md", "training_args.bin", "original/consolidated.safetensors", ".git/config.json"] {
             assert!(!reads(name), "{name}");
         }
     }
@@ -95,7 +112,7 @@ mod tests {
     #[test]
     fn a_folder_without_a_config_is_told() {
         let bench = Bench::new().file("source", "file.txt", "x");
-        insta::assert_snapshot!(bench.run::<Model>(json!({ "source": "source" })).err().unwrap(), @"`source` is no Hugging Face model: it has no config.json; a folder with config.json, *.safetensors and tokenizer.json is wanted");
+        insta::assert_snapshot!(bench.run::<Model>(json!({ "source": "source" })).err().unwrap(), @"`source` is no Hugging Face model: it has no config.json; a folder with config.json, weights and a tokenizer is wanted");
     }
 
     #[test]
@@ -106,5 +123,34 @@ mod tests {
         insta::assert_snapshot!(json!(done.summary), @r#"{"adapted":false,"context":512,"family":"llama","layers":5,"tensors":47,"tokenizer_vocabulary":512,"vocabulary":512,"width":64}"#);
         let names: Vec<_> = done.outputs["model"].files.keys().cloned().collect();
         insta::assert_snapshot!(names.join(" "), @"config.json generation_config.json model.safetensors special_tokens_map.json tokenizer.json tokenizer_config.json");
+    }
+
+    /// The models crate's own fixtures: weights in a pickle, a vocabulary without tokenizer.json, a classifier.
+    fn fixture(model: &str) -> std::path::PathBuf {
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/fixtures/models").join(model)
+    }
+
+    #[test]
+    fn older_forms_are_taken_too() {
+        let bench = Bench::new().folder("source", &fixture("opt_bin"), &|name| Model::reads("source", name));
+        let done = bench.run::<Model>(json!({ "source": "source" })).unwrap();
+        insta::assert_snapshot!(json!(done.summary), @r#"{"adapted":false,"context":64,"family":"opt","layers":2,"tensors":36,"tokenizer_vocabulary":480,"vocabulary":480,"width":32}"#);
+        let names: Vec<_> = done.outputs["model"].files.keys().cloned().collect();
+        insta::assert_snapshot!(names.join(" "), @"config.json merges.txt pytorch_model.bin tokenizer_config.json vocab.json");
+    }
+
+    #[test]
+    fn a_tokenizer_of_another_model_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(fixture("opt_bin")).unwrap() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+        let config = std::fs::read_to_string(fixture("opt_bin/config.json")).unwrap();
+        let smaller = config.replace("\"vocab_size\": 480", "\"vocab_size\": 479");
+        std::fs::remove_file(folder.path().join("config.json")).unwrap();
+        std::fs::write(folder.path().join("config.json"), smaller).unwrap();
+        let bench = Bench::new().folder("source", folder.path(), &|name| Model::reads("source", name));
+        insta::assert_snapshot!(bench.run::<Model>(json!({ "source": "source" })).err().unwrap(), @"the tokenizer's highest id is 479 (`Ġdescribes`), but the model embeds only 479 ids: it is another model's, or tokens were added to it and the embedding wasn't resized");
     }
 }

@@ -98,13 +98,7 @@ pub(crate) fn load(ctx: &Context<'_>) -> Result<(ModelFiles, CausalLm, Tokenizer
     if files.get(peft::CONFIG).is_some() {
         peft::load_adapter(&mut model, &files).map_err(failed)?;
     }
-    if tokenizer.vocab_size() > model.config().vocab_size {
-        ctx.warn(format!(
-            "the tokenizer has {} ids, the model {}: a text with one of the others will fail",
-            tokenizer.vocab_size(),
-            model.config().vocab_size
-        ));
-    }
+    tokenizer.check(model.config().vocab_size).map_err(failed)?;
     Ok((files, model, tokenizer))
 }
 

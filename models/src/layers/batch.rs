@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use burn::tensor::{Device, Int, Tensor};
 
 use super::{Precision, Rope, cache::Span, ops};
+use crate::config::{Family, ModelConfig};
 use crate::error::{ModelError, Result};
 
 /// Token ids `[rows, seq]` with a mask that says which are real. Holds no tensors: one batch serves any device.
@@ -12,6 +13,7 @@ use crate::error::{ModelError, Result};
 pub struct Batch {
     ids: Vec<u32>,
     mask: Vec<bool>,
+    types: Option<Vec<u32>>,
     rows: usize,
     seq: usize,
     dropout: Option<DropoutKey>,
@@ -34,7 +36,8 @@ impl Batch {
         if rows == 0 || seq == 0 || ids.len() != rows * seq || mask.len() != rows * seq {
             return Err(ModelError::EmptyBatch);
         }
-        Ok(Batch { ids, mask, rows, seq, dropout: None, precision: Precision::F32, segments: None })
+        let precision = Precision::F32;
+        Ok(Batch { ids, mask, types: None, rows, seq, dropout: None, precision, segments: None })
     }
 
     /// Rows of tokens, padded on the right to the longest (which costs attention no mask: no real token looks
@@ -59,6 +62,14 @@ impl Batch {
     /// The same batch, with LoRA's dropout on.
     pub fn with_dropout(self, key: DropoutKey) -> Self {
         Batch { dropout: Some(key), ..self }
+    }
+
+    /// The same batch with token types (BERT's segments), row after row; without, all are 0.
+    pub fn with_types(self, types: Vec<u32>) -> Result<Self> {
+        match types.len() == self.ids.len() {
+            true => Ok(Batch { types: Some(types), ..self }),
+            false => Err(ModelError::EmptyBatch),
+        }
     }
 
     /// The same batch, with matrix products in this precision.
@@ -103,6 +114,33 @@ impl Batch {
         self.mask.chunks(self.seq).any(|row| row.windows(2).any(|pair| !pair[0] && pair[1]))
     }
 
+    /// Whether rows differ in where their texts begin.
+    fn uneven(&self) -> bool {
+        self.padded_left() || self.segments.is_some()
+    }
+
+    /// Whether any id is padding.
+    fn padded(&self) -> bool {
+        self.mask.contains(&false)
+    }
+
+    fn padding_ids(&self, pad: Option<u32>, device: &Device) -> Option<Tensor<2>> {
+        let pad = pad.filter(|pad| self.ids.contains(pad))?;
+        let values = self.ids.iter().map(|&id| f32::from(u8::from(id == pad))).collect();
+        Some(ops::from_vec(values, [self.ids.len(), 1], device))
+    }
+
+    /// By row, the place of the last id that isn't `pad`, whatever the mask says: where transformers reads a causal
+    /// model's class (0 if there is none). Without a pad id, the last real one.
+    pub(crate) fn last_places(&self, pad: Option<u32>) -> Vec<usize> {
+        let rows = self.ids.chunks(self.seq).zip(self.mask.chunks(self.seq));
+        let last = |(ids, mask): (&[u32], &[bool])| match pad {
+            Some(pad) => ids.iter().rposition(|&id| id != pad),
+            None => mask.iter().rposition(|&real| real),
+        };
+        rows.map(|row| last(row).unwrap_or(0)).collect()
+    }
+
     /// Refuses ids and lengths that the model has no place for.
     pub(crate) fn check(&self, start: usize, context: usize, vocab: usize) -> Result<()> {
         if start + self.seq > context {
@@ -124,6 +162,11 @@ pub struct Pass {
     pub start: usize,
     /// Ids `[rows * seq]`.
     pub ids: Tensor<1, Int>,
+    /// 1 where an id is the config's padding, else 0, `[rows * seq, 1]`; none if no id is, or if the family's embedding
+    /// learns from padding too.
+    pub padding_ids: Option<Tensor<2>>,
+    /// Token types `[rows * seq]`; none if all are 0.
+    pub types: Option<Tensor<1, Int>>,
     /// Positions `[rows * seq]`, given only where rows differ (padding on the left); else `start..start + seq`.
     pub positions: Option<Tensor<1, Int>>,
     /// Added to attention scores, broadcast over `[rows, heads, seq, keys]`; none for a single query.
@@ -146,6 +189,8 @@ impl Pass {
             dims: [0, 0],
             start: 0,
             ids,
+            padding_ids: None,
+            types: None,
             positions: None,
             bias: None,
             dropout: None,
@@ -157,16 +202,70 @@ impl Pass {
 
     /// For a batch that follows `start` cached tokens. With a cache no padding is allowed, so rows agree.
     pub fn new(batch: &Batch, start: usize, device: &Device) -> Self {
+        Pass::causal(batch, start, start == 0 && batch.uneven(), device)
+    }
+
+    /// For a batch that a model of this family starts with. `padding`: padding is computed as transformers does it,
+    /// for who reads its outputs.
+    pub(crate) fn of(config: &ModelConfig, batch: &Batch, padding: bool, device: &Device) -> Result<Self> {
+        if config.family == Family::Bert {
+            return Pass::bidirectional(config, batch, device);
+        }
+        if batch.types.is_some() {
+            return Err(ModelError::TokenTypes { family: config.family.name() });
+        }
+        let mut pass = Pass::causal(batch, 0, batch.uneven() || padding && batch.padded(), device);
+        if config.family != Family::Gpt2 {
+            pass.padding_ids = batch.padding_ids(config.pad, device);
+        }
+        if config.family == Family::Opt && pass.positions.is_some() {
+            let [rows, seq] = pass.dims;
+            // OPT's padding has the position before the first; there is one, since its table begins with two spare rows.
+            let real = positions(batch).into_iter().zip(&batch.mask);
+            let places = real.map(|(at, &real)| if real { at } else { -1 }).collect();
+            pass.positions = Some(ops::ints(places, [rows * seq], device));
+        }
+        Ok(pass)
+    }
+
+    /// All real tokens see each other; positions count from the row's start, padding included.
+    fn bidirectional(config: &ModelConfig, batch: &Batch, device: &Device) -> Result<Self> {
+        let Batch { rows, seq, .. } = *batch;
+        let ints = |ids: &[u32]| ops::ints(ids.iter().map(|&id| id as i32).collect(), [rows * seq], device);
+        if let Some(&id) = batch.types.iter().flatten().find(|&&id| id as usize >= config.token_types) {
+            return Err(ModelError::TokenType { id, types: config.token_types });
+        }
+        let bias = batch.padded().then(|| {
+            let bias = batch.mask.iter().map(|&real| if real { 0.0 } else { f32::MIN }).collect();
+            ops::from_vec(bias, [rows, 1, 1, seq], device)
+        });
+        Ok(Pass {
+            dims: [rows, seq],
+            start: 0,
+            ids: ints(&batch.ids),
+            padding_ids: batch.padding_ids(config.pad, device),
+            types: batch.types.as_deref().map(ints),
+            positions: None,
+            bias,
+            dropout: batch.dropout,
+            precision: batch.precision,
+            rope: OnceLock::new(),
+            spans: Vec::new(),
+        })
+    }
+
+    /// `uneven`: rows have positions and masks of their own.
+    fn causal(batch: &Batch, start: usize, uneven: bool, device: &Device) -> Self {
         let Batch { rows, seq, .. } = *batch;
         let ids = batch.ids.iter().map(|&id| id as i32).collect();
-        // Rows differ in where their texts begin.
-        let left = start == 0 && (batch.padded_left() || batch.segments.is_some());
         Pass {
             dims: [rows, seq],
             start,
             ids: ops::ints(ids, [rows * seq], device),
-            positions: left.then(|| ops::ints(positions(batch), [rows * seq], device)),
-            bias: if left {
+            padding_ids: None,
+            types: None,
+            positions: uneven.then(|| ops::ints(positions(batch), [rows * seq], device)),
+            bias: if uneven {
                 Some(ops::from_vec(padded_bias(batch), [rows, 1, seq, seq], device))
             } else if seq > 1 {
                 Some(ops::from_vec(causal_bias(seq, start), [1, 1, seq, start + seq], device))
@@ -181,7 +280,7 @@ impl Pass {
     }
 }
 
-/// Number of real tokens before each one in its text; padding gets 0.
+/// Number of real tokens before each one in its text; padding has that of the last one before it, or 0.
 fn positions(batch: &Batch) -> Vec<i32> {
     let mut positions = Vec::with_capacity(batch.ids.len());
     for row in 0..batch.rows {
@@ -190,8 +289,8 @@ fn positions(batch: &Batch) -> Vec<i32> {
             if batch.segment(at) != text {
                 (text, count) = (batch.segment(at), 0);
             }
-            positions.push(if batch.mask[at] { count } else { 0 });
             count += i32::from(batch.mask[at]);
+            positions.push((count - 1).max(0));
         }
     }
     positions

@@ -23,6 +23,18 @@ impl Embedding {
         widened(self.weight.val().select(0, ids))
     }
 
+    /// The same, with no gradient to the rows of padding: torch's `padding_idx`.
+    pub fn forward_padded(&self, pass: &Pass) -> Tensor<2> {
+        let rows = self.forward(pass.ids.clone());
+        match &pass.padding_ids {
+            Some(padding) if rows.is_tracked() => {
+                let real = padding.clone().neg().add_scalar(1.0);
+                rows.clone() * real + rows.detach() * padding.clone()
+            }
+            _ => rows,
+        }
+    }
+
     /// The first rows from `start` on, without a gather.
     pub fn range(&self, start: usize, count: usize) -> Tensor<2> {
         widened(self.weight.val().narrow(0, start, count))

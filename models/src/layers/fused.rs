@@ -18,6 +18,14 @@ pub(crate) fn gelu_new(x: Tensor<2>) -> Tensor<2> {
     activation::gelu_approximate(x)
 }
 
+/// GELU by erf, Hugging Face's `gelu`.
+pub(crate) fn gelu(x: Tensor<2>) -> Tensor<2> {
+    if on_cpu(&x) {
+        return Tensor::from_dispatch(Dispatch::fused_gelu_erf(x.into_dispatch()));
+    }
+    activation::gelu(x)
+}
+
 /// `silu(gate) * up`.
 pub(crate) fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     if on_cpu(&gate) {
@@ -33,12 +41,17 @@ fn on_cpu(x: &Tensor<2>) -> bool {
 #[backend_extension(Flex, Autodiff)]
 pub(crate) trait FusedOps: Backend {
     fn fused_gelu(x: FloatTensor<Self>) -> FloatTensor<Self>;
+    fn fused_gelu_erf(x: FloatTensor<Self>) -> FloatTensor<Self>;
     fn fused_swiglu(gate: FloatTensor<Self>, up: FloatTensor<Self>) -> FloatTensor<Self>;
 }
 
 impl FusedOps for Flex {
     fn fused_gelu(x: FlexTensor) -> FlexTensor {
         in_place(x, |values| values.iter_mut().for_each(|x| *x *= gelu_gate(*x).0))
+    }
+
+    fn fused_gelu_erf(x: FlexTensor) -> FlexTensor {
+        in_place(x, |values| values.iter_mut().for_each(|x| *x *= normal_cdf(*x)))
     }
 
     fn fused_swiglu(gate: FlexTensor, up: FlexTensor) -> FlexTensor {
@@ -52,6 +65,14 @@ impl<C: CheckpointStrategy> FusedOps for Autodiff<Flex, C> {
         match Gelu.prepare::<C>([x.node()]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish(value.clone(), Flex::fused_gelu(value)),
             OpsKind::UnTracked(prepared) => prepared.finish(Flex::fused_gelu(value)),
+        }
+    }
+
+    fn fused_gelu_erf(x: FloatTensor<Self>) -> FloatTensor<Self> {
+        let value = x.primitive().clone();
+        match GeluErf.prepare::<C>([x.node()]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(value.clone(), Flex::fused_gelu_erf(value)),
+            OpsKind::UnTracked(prepared) => prepared.finish(Flex::fused_gelu_erf(value)),
         }
     }
 
@@ -77,6 +98,23 @@ impl Backward<Flex, 1> for Gelu {
         let gradient = zipped(outer, &contiguous(ops.state), |outer, x| {
             let (gate, slope) = gelu_gate(x);
             outer * (gate + x * gate * (1.0 - gate) * slope)
+        });
+        grads.register::<Flex>(parent.id, gradient);
+    }
+}
+
+#[derive(Debug)]
+struct GeluErf;
+
+impl Backward<Flex, 1> for GeluErf {
+    type State = FlexTensor;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        const DENSITY_AT_0: f32 = 0.398_942_3;
+        let outer = grads.consume::<Flex>(&ops.node);
+        let Some(parent) = &ops.parents[0] else { return };
+        let gradient = zipped(outer, &contiguous(ops.state), |outer, x| {
+            outer * (normal_cdf(x) + x * DENSITY_AT_0 * exp(-0.5 * x * x))
         });
         grads.register::<Flex>(parent.id, gradient);
     }
@@ -113,6 +151,27 @@ fn gelu_gate(x: f32) -> (f32, f32) {
     const CUBIC: f32 = 0.044_715;
     let twice = TWICE_SQRT_2_OVER_PI * x * (1.0 + CUBIC * x * x);
     (sigmoid(twice), TWICE_SQRT_2_OVER_PI * (1.0 + 3.0 * CUBIC * x * x))
+}
+
+/// `(1 + erf(x / sqrt 2)) / 2`: erf as the quotient of two polynomials (Eigen's `generic_fast_erf_float`), exact to
+/// 5e-7.
+#[inline(always)]
+fn normal_cdf(x: f32) -> f32 {
+    let x = x * std::f32::consts::FRAC_1_SQRT_2;
+    let x = if x < -4.0 { -4.0 } else { x };
+    let x = if x > 4.0 { 4.0 } else { x };
+    let square = x * x;
+    let p = -2.726_142_3e-10 * square + 2.770_681_4e-8;
+    let p = p * square - 2.101_024e-6;
+    let p = p * square - 5.692_506_3e-5;
+    let p = p * square - 7.349_906_3e-4;
+    let p = p * square - 2.954_598e-3;
+    let p = p * square - 1.609_603_3e-2;
+    let q = -1.456_607_2e-5 * square - 2.133_740_6e-4;
+    let q = q * square - 1.682_827e-3;
+    let q = q * square - 7.373_329e-3;
+    let q = q * square - 1.426_473_9e-2;
+    0.5 + 0.5 * (x * p / q)
 }
 
 #[inline(always)]
@@ -213,6 +272,29 @@ mod tests {
             close(x.grad(&ours).unwrap() * scale, same.grad(&theirs).unwrap() * scale, "dx");
             close(up.grad(&ours).unwrap() * scale, same_up.grad(&theirs).unwrap() * scale, "dup");
         }
+    }
+
+    #[test]
+    fn gelu_by_erf_matches_the_composed_form() {
+        let device = Device::flex().autodiff();
+        for rows in [3, 1000] {
+            let (x, same) = (input(rows, 0.0, &device), input(rows, 0.0, &device));
+            let (ours, theirs) = (gelu(x.clone().narrow(1, 3, 60)), activation::gelu(same.clone().narrow(1, 3, 60)));
+            close(ours.clone().detach(), theirs.clone().detach(), "gelu");
+            let (ours, theirs) = (ours.mean().backward(), theirs.mean().backward());
+            let scale = (rows * 60) as f32;
+            close(x.grad(&ours).unwrap() * scale, same.grad(&theirs).unwrap() * scale, "dx");
+        }
+    }
+
+    #[test]
+    fn the_normal_distribution_is_close_to_the_true_one() {
+        for at in -12_000..12_000 {
+            let x = at as f32 / 1000.0;
+            let want = 0.5 * (1.0 + libm::erf(f64::from(x) / std::f64::consts::SQRT_2));
+            assert!((f64::from(normal_cdf(x)) - want).abs() < 5e-7, "{x}");
+        }
+        assert!(normal_cdf(f32::NAN).is_nan());
     }
 
     #[test]

@@ -37,8 +37,12 @@ pub(crate) fn layer_norm(x: Tensor<2>, weight: Tensor<1>, bias: Tensor<1>, eps: 
 /// Causal self-attention of rows `[batch * seq, 3 * width]` of q|k|v to rows `[batch * seq, width]`; none where a
 /// matrix product does better.
 pub(crate) fn causal_attention(qkv: &Tensor<2>, seq: usize, heads: usize) -> Option<Tensor<2>> {
-    let fits = seq <= SHORT && available(qkv);
-    fits.then(|| Tensor::from_dispatch(Dispatch::fused_attention(qkv.clone().into_dispatch(), seq, heads)))
+    takes(qkv, seq).then(|| Tensor::from_dispatch(Dispatch::fused_attention(qkv.clone().into_dispatch(), seq, heads)))
+}
+
+/// Whether [`causal_attention`] has a form for rows of this length where the tensor is.
+pub(crate) fn takes(x: &Tensor<2>, seq: usize) -> bool {
+    seq <= SHORT && available(x)
 }
 
 #[backend_extension(Flex, Autodiff)]

@@ -4,6 +4,7 @@
 use burn::tensor::{Device, Int, Shape, Tensor, TensorData, activation, module};
 
 use super::{Precision, fused, fused_rows};
+use crate::config::Activation;
 
 /// Fewest rows that a product with a `[k, n]` weight is computed with. The CPU's matrix product takes another
 /// path, with another order of summation, for one row (matrix times vector), for very small outputs with a
@@ -70,6 +71,21 @@ pub fn gelu_new(x: Tensor<2>) -> Tensor<2> {
     fused::gelu_new(x)
 }
 
+/// GELU by erf, Hugging Face's `gelu`.
+pub fn gelu(x: Tensor<2>) -> Tensor<2> {
+    fused::gelu(x)
+}
+
+/// The function inside an MLP that isn't gated.
+pub fn activate(x: Tensor<2>, activation: Activation) -> Tensor<2> {
+    match activation {
+        Activation::GeluNew => gelu_new(x),
+        Activation::Gelu => gelu(x),
+        Activation::Relu => activation::relu(x),
+        Activation::SwiGlu => activation::silu(x),
+    }
+}
+
 /// `silu(gate) * up`.
 pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
     fused::swiglu(gate, up)
@@ -95,6 +111,13 @@ pub fn attention([q, k, v]: [Tensor<4>; 3], group: usize, bias: Option<&Tensor<4
 /// of this length on this device.
 pub fn causal_attention(qkv: &Tensor<2>, seq: usize, heads: usize) -> Option<Tensor<2>> {
     fused_rows::causal_attention(qkv, seq, heads)
+}
+
+/// The same for rows of queries, keys and values that lie apart.
+pub fn causal_attention_of(qkv: [&Tensor<2>; 3], seq: usize, heads: usize) -> Option<Tensor<2>> {
+    // They are put together only if there is such a form.
+    let packed = || Tensor::cat(qkv.map(Tensor::clone).to_vec(), 1);
+    fused_rows::takes(qkv[0], seq).then(packed).and_then(|qkv| causal_attention(&qkv, seq, heads))
 }
 
 /// Negative log-likelihood `[n]` of the targets `[n]` under logits `[n, vocab]`.

@@ -69,6 +69,8 @@ pub(crate) struct AdapterShape {
 }
 
 const UNEMBEDDING: &str = "lm_head";
+/// What `all-linear` leaves out: unembedding and classifiers' heads.
+const HEADS: [&str; 3] = [UNEMBEDDING, "score", "classifier"];
 const ALL_LINEAR: &str = "all-linear";
 
 impl Plan {
@@ -195,7 +197,7 @@ impl Matcher {
         match self {
             Matcher::Names(names) => names.iter().any(|name| is_called(path, name)),
             Matcher::Pattern(pattern) => matches(pattern, path),
-            Matcher::All => path != UNEMBEDDING,
+            Matcher::All => !HEADS.contains(&path),
         }
     }
 }

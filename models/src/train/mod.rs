@@ -7,6 +7,7 @@
 //! | `run` | the loop |
 //! | `trainable` | what the loop asks of a model |
 //! | `causal`, `layout` | causal language models: rows of tokens, what is predicted where |
+//! | `classes` | sequence classifiers |
 //! | `recompute` | gradient checkpointing by block |
 //! | `order` | order of examples, micro-batches |
 //! | `evaluation` | held-out examples, early stopping |
@@ -17,6 +18,7 @@
 
 mod adamw;
 mod causal;
+mod classes;
 mod config;
 mod error;
 mod evaluation;
@@ -36,6 +38,7 @@ mod values;
 pub use crate::layers::Precision;
 pub use adamw::AdamW;
 pub use causal::Example;
+pub use classes::Labelled;
 pub use config::{Length, Reduction, TrainConfig, Trained};
 pub use error::TrainError;
 pub use evaluation::{Evaluate, Keep, evaluate};

@@ -19,18 +19,18 @@ pub(super) fn backward(
 ) -> Result<f64, ModelError> {
     // The same weights, of which nothing is recorded; through the same operations, for the same bits.
     let plain = untracked(model.clone());
-    let pass = plain.pass(batch, 0)?;
+    let pass = plain.pass(batch, false)?;
     let mut kept = Vec::with_capacity(plain.network().blocks());
     let mut x = plain.network().embed(&pass);
     for block in 0..plain.network().blocks() {
-        let next = plain.network().block(block, x.clone(), &pass);
+        let next = plain.network().block(block, x.clone(), &pass, None);
         kept.push(std::mem::replace(&mut x, next));
     }
     let (loss, mut gradient) = head(&x.inner(), gather)?;
-    let pass = model.pass(batch, 0)?;
+    let pass = model.pass(batch, false)?;
     for (block, x) in kept.into_iter().enumerate().rev() {
         let x = x.inner().autodiff().require_grad();
-        let y = model.network().block(block, x.clone(), &pass);
+        let y = model.network().block(block, x.clone(), &pass, None);
         let mut gradients = (y * gradient.autodiff()).sum().backward();
         gradient = x.grad_remove(&mut gradients).ok_or(ModelError::EmptyBatch)?;
         gather(gradients);

@@ -119,6 +119,8 @@ impl PackedCache {
             dropout: None,
             precision: Precision::F32,
             rope: OnceLock::new(),
+            padding_ids: None,
+            types: None,
             spans,
         }
     }

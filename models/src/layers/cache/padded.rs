@@ -94,6 +94,8 @@ impl PaddedCache {
             dropout: None,
             precision: Precision::F32,
             rope: OnceLock::new(),
+            padding_ids: None,
+            types: None,
             spans: Vec::new(),
         }
     }

@@ -1,0 +1,169 @@
+//! Training of classifiers agrees with transformers: ten AdamW steps as `fixtures/make_fixtures.py` made them.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use burn::tensor::Device;
+use palinode_models::lora::{LoraConfig, attach};
+use palinode_models::model::values;
+use palinode_models::train::{
+    Labelled, Length, LossPass, Reduction, TrainConfig, TrainError, Trainable, Trained, train,
+};
+use palinode_models::{Batch, ModelFiles, SequenceClassifier};
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+
+fn roots() -> Vec<PathBuf> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+    let reference = std::env::var_os("PALINODE_REFERENCE").map(|root| Path::new(&root).join("fixtures"));
+    std::iter::once(own).chain(reference.filter(|root| root.exists())).collect()
+}
+
+fn json(path: impl AsRef<Path>) -> Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+/// Each classifier that was trained, with its root.
+fn trained() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    for root in roots() {
+        for (name, entry) in json(root.join("manifest.json"))["models"].as_object().unwrap() {
+            if entry["task"] == "cls" && entry["trained"] == true {
+                found.push((root.clone(), name.clone()));
+            }
+        }
+    }
+    assert!(found.len() > 2, "the fixtures are missing");
+    found
+}
+
+fn load(root: &Path, name: &str) -> SequenceClassifier {
+    SequenceClassifier::load(&ModelFiles::folder(root.join("models").join(name)).unwrap(), &Device::flex()).unwrap()
+}
+
+/// Shape and numbers of a tensor.
+fn tensor(tensors: &SafeTensors<'_>, name: &str) -> Option<(Vec<usize>, Vec<f64>)> {
+    let view = tensors.tensor(name).ok()?;
+    let data = view.data();
+    let numbers = match view.dtype() {
+        Dtype::I64 => data.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect(),
+        _ => data.as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect(),
+    };
+    Some((view.shape().to_vec(), numbers))
+}
+
+/// The examples, and how many there are in a micro-batch.
+fn examples(root: &Path, name: &str) -> (Vec<Labelled>, usize) {
+    let bytes = std::fs::read(root.join(format!("expected/{name}/train.safetensors"))).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let (shape, ids) = tensor(&tensors, "input_ids").unwrap();
+    let (_, mask) = tensor(&tensors, "attention_mask").unwrap();
+    let (_, labels) = tensor(&tensors, "labels").unwrap();
+    let types = tensor(&tensors, "token_type_ids").map(|(_, types)| types);
+    let width = shape[2];
+    let example = |row: usize| {
+        let places = (row * width..(row + 1) * width).filter(|&at| mask[at] == 1.0);
+        let pick = |values: &[f64]| places.clone().map(|at| values[at] as u32).collect();
+        Labelled { ids: pick(&ids), types: types.as_deref().map(pick).unwrap_or_default(), label: labels[row] as u32 }
+    };
+    ((0..labels.len()).map(example).collect(), shape[1])
+}
+
+#[test]
+fn ten_steps_agree_with_transformers() {
+    for (root, name) in trained() {
+        let recorded = json(root.join(format!("expected/{name}/train.json")));
+        let (examples, micro_batch) = examples(&root, &name);
+        for mode in ["full.plain", "full.trainer"] {
+            let run = &recorded["runs"][mode];
+            let trainer = run["mode"] == "trainer";
+            let config = TrainConfig {
+                length: Length::Steps(recorded["steps"].as_u64().unwrap() as usize),
+                micro_batch,
+                accumulation: recorded["accumulation"].as_u64().unwrap() as usize,
+                reduction: Reduction::MicroBatches,
+                rate: run["lr"].as_f64().unwrap(),
+                warmup: run["warmup"].as_u64().unwrap() as usize,
+                weight_decay: run["weight_decay"].as_f64().unwrap(),
+                decay_vectors: !trainer,
+                clip: trainer.then_some(1.0),
+                shuffle: false,
+                bucket: false,
+                ..TrainConfig::default()
+            };
+            let (tuned, report) =
+                train(load(&root, &name), &examples, &config, |_: &_, _| ControlFlow::Continue(())).unwrap();
+            assert_eq!(report.trained_parameters as u64, run["trainable"].as_u64().unwrap(), "{name}");
+            let losses: Vec<f64> = serde_json::from_value(run["loss"].clone()).unwrap();
+            let norms: Vec<f64> = serde_json::from_value(run["grad_norm_before_clip"].clone()).unwrap();
+            assert_eq!(report.steps.len(), losses.len());
+            for (step, (loss, norm)) in report.steps.iter().zip(losses.iter().zip(&norms)) {
+                assert!((step.loss - loss).abs() < 1e-3, "{name} {mode} {}: {} for {loss}", step.step, step.loss);
+                let off = (step.gradient_norm - norm).abs() / norm;
+                assert!(off < 1e-3, "{name} {mode} {}: norm {} for {norm}", step.step, step.gradient_norm);
+            }
+            if mode == "full.plain" {
+                outcome_agrees(&root, &name, &tuned);
+            }
+        }
+    }
+}
+
+/// Logits of the evaluation batch after training.
+fn outcome_agrees(root: &Path, name: &str, tuned: &SequenceClassifier) {
+    let [forward, after] = ["forward", "trained"]
+        .map(|file| std::fs::read(root.join(format!("expected/{name}/{file}.safetensors"))).unwrap());
+    let forward = SafeTensors::deserialize(&forward).unwrap();
+    let (shape, ids) = tensor(&forward, "right.input_ids").unwrap();
+    let (_, mask) = tensor(&forward, "right.attention_mask").unwrap();
+    let ids = ids.iter().map(|&id| id as u32).collect();
+    let mut batch = Batch::new(ids, mask.iter().map(|&real| real == 1.0).collect(), [shape[0], shape[1]]).unwrap();
+    if let Some((_, types)) = tensor(&forward, "right.token_type_ids") {
+        batch = batch.with_types(types.iter().map(|&kind| kind as u32).collect()).unwrap();
+    }
+    let (_, expected) = tensor(&SafeTensors::deserialize(&after).unwrap(), "full.plain.logits").unwrap();
+    for (found, expected) in values(tuned.forward(&batch).unwrap()).into_iter().zip(expected) {
+        assert!((f64::from(found) - expected).abs() < 5e-3, "{name}: {found} for {expected}");
+    }
+}
+
+/// Adapters go where PEFT puts them, and the head learns beside them.
+#[test]
+fn adapters_and_the_head_learn() {
+    for (root, name) in trained() {
+        let (examples, micro_batch) = examples(&root, &name);
+        let mut model = load(&root, &name);
+        let before = model.tensors();
+        let adapters = LoraConfig::peft_default(model.config().family, 2);
+        attach(&mut model, &adapters, 5).unwrap();
+        let config = TrainConfig {
+            length: Length::Steps(4),
+            micro_batch,
+            rate: 1e-2,
+            trained: Trained::Adapters,
+            ..TrainConfig::default()
+        };
+        let (tuned, report) = train(model, &examples, &config, |_: &_, _| ControlFlow::Continue(())).unwrap();
+        assert!(report.delta_norm > 0.0, "{name}");
+        assert!(tuned.adapters().values().all(|adapter| adapter.norm() > 0.0), "{name}");
+        let changed: Vec<String> =
+            tuned.tensors().into_iter().filter(|(key, value)| before[key] != *value).map(|(key, _)| key).collect();
+        let head = before.keys().filter(|key| key.starts_with("score.") || key.starts_with("classifier."));
+        assert_eq!(changed, head.cloned().collect::<Vec<_>>(), "{name}");
+    }
+}
+
+#[test]
+fn classes_and_rows_that_do_not_fit_are_told() {
+    let (root, name) = trained().remove(0);
+    let model = load(&root, &name);
+    let loss = |ids: Vec<u32>, types: Vec<u32>, label| {
+        model.loss(&[&Labelled { ids, types, label }], &LossPass::plain()).map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(loss(vec![5, 6], vec![], 0), Ok(()));
+    insta::assert_snapshot!(loss(vec![5, 6], vec![], 3).unwrap_err(), @"class 3 is outside the classifier's 3");
+    assert!(loss(vec![], vec![], 0).is_err() && loss(vec![5, 6], vec![0], 0).is_err());
+    let none: [Labelled; 0] = [];
+    let stop = |_: &_, _: usize| ControlFlow::Continue(());
+    assert!(matches!(train(model, &none, &TrainConfig::default(), stop), Err(TrainError::NoExamples)));
+}
