@@ -135,12 +135,12 @@ impl<'a> Expansion<'a> {
         let mut wires = Vec::new();
         let mut sound = Vec::new();
         let mut complete = Vec::new();
-        for number in 0..count {
+        for (number, with) in withs.iter().enumerate() {
             if report.is_full() {
                 return None;
             }
             let (found, all) = self.wires(number, report);
-            complete.push(self.check_with(number, withs[number].as_ref(), report));
+            complete.push(self.check_with(number, with.as_ref(), report));
             wires.push(found);
             sound.push(all);
         }

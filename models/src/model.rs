@@ -88,6 +88,7 @@ impl Task for MaskedTokens {
 
 /// The families. A parameter's path in the module is its Hugging Face name.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are few models, and each is one of these for good")]
 pub enum Network {
     /// GPT-2.
     Gpt2(Gpt2),

@@ -272,7 +272,7 @@ pub(crate) fn read_pickle(pickle: &[u8], storage: &[u8]) -> Result<Vec<(usize, O
     let name = TORCH.to_owned();
     let tensors =
         torch::tensors_of(pickle, storage.len()).map_err(|reason| ModelError::BrokenCheckpoint { name, reason })?;
-    Ok(tensors.into_iter().filter_map(|(_, tensor)| counted(&located(tensor, 0), storage)).collect())
+    Ok(tensors.into_values().filter_map(|tensor| counted(&located(tensor, 0), storage)).collect())
 }
 
 fn counted(place: &Place, bytes: &[u8]) -> Option<(usize, Option<usize>)> {
