@@ -119,6 +119,9 @@ pub(crate) struct Pipeline {
     /// is YAML; paths are relative to the current folder.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(crate) set: Vec<String>,
+    /// Where all stages with a param `device` compute, whatever the file says: `cpu`, `cuda`, `cuda:1`, `tch`, or `auto`.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
     /// The cache's folder [default: `.palinode` beside the pipeline].
     #[arg(long, value_name = "DIR", env = "PALINODE_CACHE")]
     pub(crate) cache: Option<PathBuf>,

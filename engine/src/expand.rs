@@ -65,7 +65,7 @@ fn examine(file: &Path, registry: &Registry, overrides: &Overrides, read: Reader
     if let Some(value) = value {
         defaults::check(&value, registry, &mut report);
         let mut spec = Spec::read(file, &value, &replaced, &mut report);
-        let withs: Vec<_> = spec.stages.values_mut().map(|stage| stage.with.take()).collect();
+        let mut withs: Vec<_> = spec.stages.values_mut().map(|stage| stage.with.take()).collect();
         // As large as the graph that is now made; only lints look at it again.
         let value = match lints {
             true => Some(value),
@@ -75,6 +75,7 @@ fn examine(file: &Path, registry: &Registry, overrides: &Overrides, read: Reader
             }
         };
         let expansion = Expansion::new(&spec, &withs, registry);
+        expansion.impose(&mut withs, &overrides.everywhere);
         graph = expansion.expand(withs, &files, &overrides.cwd, &mut report);
         if let Some(value) = value {
             findings = lint::lints(&value, &spec, &expansion, &files);
@@ -111,6 +112,15 @@ impl<'a> Expansion<'a> {
             schemas.entry(kind.name()).or_insert_with(|| Schema::of(kind.as_ref()));
         }
         Self { spec, kinds, ports, outputs, schemas, registry }
+    }
+
+    /// Gives each stage whose kind has one of these params this value of it.
+    fn impose(&self, withs: &mut [Option<Fields>], params: &[(String, serde_json::Value)]) {
+        for (kind, with) in self.kinds.iter().zip(withs) {
+            let (Some(kind), Some(with)) = (kind, with) else { continue };
+            let own = params.iter().filter(|(name, _)| self.schemas[kind.name()].has(name));
+            with.extend(own.map(|(name, value)| (name.clone(), value.clone())));
+        }
     }
 
     /// What a stage gives.

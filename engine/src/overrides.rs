@@ -28,6 +28,8 @@ pub struct Overrides {
     /// `--set`: `params.judge`, `axes.rank[0]` or `stages.tuned.with.steps`, and the value, parsed as YAML. Laid over all
     /// else; of two for one path the later counts.
     pub sets: Vec<(SetPath, Value)>,
+    /// `--device` and its like: a param of `with`, for all stages whose kind has one of this name. The strongest of all.
+    pub everywhere: Vec<(String, serde_json::Value)>,
     /// The folder that paths given here are relative to.
     pub cwd: PathBuf,
 }

@@ -43,6 +43,11 @@ enum PathShape {
 }
 
 impl Schema {
+    /// Whether there is a field of this name.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.fields.contains_key(name)
+    }
+
     pub(crate) fn of(kind: &dyn StageKind) -> Self {
         let root = kind.schema();
         let properties = root.get("properties").and_then(Value::as_object);

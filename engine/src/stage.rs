@@ -44,6 +44,15 @@ pub trait Kind: Send + Sync + 'static {
     fn numerics() -> BTreeMap<String, Value> {
         BTreeMap::new()
     }
+    /// The numerics of an instance with these canonical params.
+    fn numerics_of(_params: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+        Self::numerics()
+    }
+    /// How many GPUs an instance with these canonical params takes, at least; it gets them though its `resources` don't
+    /// say so.
+    fn gpus(_params: &BTreeMap<String, Value>) -> usize {
+        0
+    }
     /// Which files of a folder given as the path param `param` are read; others don't reach the key.
     fn reads(_param: &str, relative: &str) -> bool {
         !relative.split('/').any(|part| part.starts_with('.'))
@@ -277,6 +286,10 @@ pub trait StageKind: Send + Sync {
     fn numerics_of(&self, _params: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
         self.numerics()
     }
+    /// See [`Kind::gpus`].
+    fn gpus(&self, _params: &BTreeMap<String, Value>) -> usize {
+        0
+    }
     /// See [`Kind::reads`].
     fn reads(&self, param: &str, relative: &str) -> bool;
     /// JSON Schema of `with`.
@@ -331,6 +344,12 @@ impl<K: Kind> StageKind for Of<K> {
     }
     fn numerics(&self) -> BTreeMap<String, Value> {
         K::numerics()
+    }
+    fn numerics_of(&self, params: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+        K::numerics_of(params)
+    }
+    fn gpus(&self, params: &BTreeMap<String, Value>) -> usize {
+        K::gpus(params)
     }
     fn reads(&self, param: &str, relative: &str) -> bool {
         K::reads(param, relative)

@@ -17,6 +17,7 @@
 pub mod bert;
 pub mod choice;
 pub mod config;
+mod device;
 mod error;
 pub mod files;
 pub mod fuzz;
@@ -39,6 +40,7 @@ pub mod weights;
 pub use burn::tensor::Device;
 pub use choice::{ChoiceScores, score_choices};
 pub use config::{Activation, ConfigError, Family, ModelConfig, RopeScaling};
+pub use device::{DeviceError, DeviceSpec};
 pub use error::{ModelError, Result};
 pub use files::ModelFiles;
 pub use generate::{Beams, Completion, EarlyStopping, Finish, GenerateOptions, Prompt, generate};

@@ -46,7 +46,8 @@ fn strays(args: &Gc, out: Option<&Path>, cache: &Cache) -> Result<Vec<Stray>, Fa
         return Err(Failure::usage("--out needs PIPELINE: only it says which stages there are"));
     };
     let out = out.map_or_else(|| super::beside(&file, "out"), Path::to_owned);
-    let pipeline = Pipeline { file, profile: Vec::new(), params: Vec::new(), set: Vec::new(), cache: None };
+    let pipeline =
+        Pipeline { file, profile: Vec::new(), params: Vec::new(), set: Vec::new(), device: None, cache: None };
     Ok(find_strays(&super::pipeline(&pipeline)?, cache, &out))
 }
 

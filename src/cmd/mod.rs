@@ -106,6 +106,7 @@ fn overrides(args: &Pipeline) -> Result<Overrides, Failure> {
     })?;
     overrides.profiles.clone_from(&args.profile);
     overrides.params.clone_from(&args.params);
+    overrides.everywhere = args.device.iter().map(|device| ("device".to_owned(), device.as_str().into())).collect();
     Ok(overrides)
 }
 

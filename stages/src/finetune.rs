@@ -19,6 +19,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::{
+    device::{self, DEVICE, DeviceParam},
     records::{self, Pair},
     runtime::{base_digest, base_files, failed, load, numerics, on_cpus},
     training::{self, Evaluate, Precision, Schedule, VALIDATION, Watch, fit, learn},
@@ -106,6 +107,10 @@ pub(crate) struct Params {
     /// Seeds the adapters' first values, dropout, and the order of the pairs.
     #[serde(default)]
     seed: u64,
+    /// Where it computes: `cpu`, `cuda`, `cuda:1` (the second of the GPUs that it gets), `tch`, or `auto`: the first GPU
+    /// where the build and the machine have one, else the CPU. Keys hold the model of the device, not this.
+    #[serde(default)]
+    device: DeviceParam,
 }
 
 /// How much of a change can be learned.
@@ -187,7 +192,7 @@ impl Kind for Finetune {
     const ABOUT: &'static str = "Finetunes a model on pairs, with adapters of some rank or in full.";
     const REVISION: u32 = 1;
     const HEAVY: bool = true;
-    const UNKEYED: &'static [&'static str] = &["recompute", "checkpoint_minutes"];
+    const UNKEYED: &'static [&'static str] = &["recompute", "checkpoint_minutes", DEVICE];
 
     fn inputs() -> Vec<InputPort> {
         vec![
@@ -210,8 +215,12 @@ impl Kind for Finetune {
         base_digest(job)
     }
 
-    fn numerics() -> BTreeMap<String, Value> {
-        numerics()
+    fn numerics_of(params: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+        numerics(params)
+    }
+
+    fn gpus(params: &BTreeMap<String, Value>) -> usize {
+        device::gpus(params)
     }
 
     fn check(params: &Params) -> Vec<ParamProblem> {
@@ -224,6 +233,7 @@ impl Kind for Finetune {
             ("packing", params.packing.unwrap_or(1)),
         ];
         let mut problems = training::at_least_one(&sizes);
+        problems.extend(params.device.problem());
         problems.extend(training::positive("learning_rate", params.learning_rate));
         problems.extend(training::positive("clip", params.clip));
         problems.extend(params.alpha.and_then(|alpha| training::positive("alpha", alpha)));

@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::{
+    device::{self, DEVICE, DeviceParam},
     random,
     records::{self, Completion, Finish, Prompt, Split},
     runtime::{base_digest, base_files, failed, load, numerics, on_cpus},
@@ -58,6 +59,9 @@ pub(crate) struct Params {
     splits: Vec<Split>,
     /// Seeds the draws, which depend on seed, prompt, sample and place alone.
     seed: u64,
+    /// Where it computes: `cpu`, `cuda`, `cuda:1` (the second of the GPUs that it gets), `tch`, or `auto`: the first GPU
+    /// where the build and the machine have one, else the CPU. Keys hold the model of the device, not this.
+    device: DeviceParam,
     /// Most continuations made at once. Costs memory and saves time; the completions are the same for any.
     batch_size: usize,
 }
@@ -117,6 +121,7 @@ impl Default for Params {
     fn default() -> Self {
         Params {
             n: 1,
+            device: DeviceParam::default(),
             max_new_tokens: 20,
             do_sample: true,
             temperature: 1.0,
@@ -142,7 +147,7 @@ impl Kind for Generate {
     const ABOUT: &'static str = "Lets a model continue prompts.";
     const REVISION: u32 = 1;
     const HEAVY: bool = true;
-    const UNKEYED: &'static [&'static str] = &["batch_size"];
+    const UNKEYED: &'static [&'static str] = &["batch_size", DEVICE];
 
     fn inputs() -> Vec<InputPort> {
         vec![
@@ -160,8 +165,12 @@ impl Kind for Generate {
         base_digest(job)
     }
 
-    fn numerics() -> BTreeMap<String, Value> {
-        numerics()
+    fn numerics_of(params: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+        numerics(params)
+    }
+
+    fn gpus(params: &BTreeMap<String, Value>) -> usize {
+        device::gpus(params)
     }
 
     fn check(params: &Params) -> Vec<ParamProblem> {
@@ -173,6 +182,7 @@ impl Kind for Generate {
             ("batch_size", params.batch_size),
         ];
         let mut problems = at_least_one(&sizes);
+        problems.extend(params.device.problem());
         problems.extend(
             positive("temperature", params.temperature).map(|problem| problem.hint("for no draw: `do_sample: false`")),
         );

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use palinode_engine::{
     context::Context,
     job::Job,
-    stage::{InputPort, Kind, OutputPort, PortType, StageError},
+    stage::{InputPort, Kind, OutputPort, ParamProblem, PortType, StageError},
 };
 use palinode_models::{Batch, CausalLm, LogitLens, ModelError, Tokenizer};
 use schemars::JsonSchema;
@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    device::{self, DEVICE, DeviceParam},
     records::{self, LensCell, Prompt},
     runtime::{base_digest, failed, load, numerics, on_cpus},
 };
@@ -26,6 +27,9 @@ pub(crate) struct Lens;
 pub(crate) struct Params {
     /// The texts to look at, if the input `prompts` doesn't bring them.
     prompts: Vec<String>,
+    /// Where it computes: `cpu`, `cuda`, `cuda:1` (the second of the GPUs that it gets), `tch`, or `auto`: the first GPU
+    /// where the build and the machine have one, else the CPU. Keys hold the model of the device, not this.
+    device: DeviceParam,
 }
 
 impl Kind for Lens {
@@ -33,6 +37,7 @@ impl Kind for Lens {
     const NAME: &'static str = "lens";
     const ABOUT: &'static str = "Reads a model's next-token distribution after each of its blocks.";
     const REVISION: u32 = 1;
+    const UNKEYED: &'static [&'static str] = &[DEVICE];
     const HEAVY: bool = true;
 
     fn inputs() -> Vec<InputPort> {
@@ -51,8 +56,16 @@ impl Kind for Lens {
         base_digest(job)
     }
 
-    fn numerics() -> BTreeMap<String, Value> {
-        numerics()
+    fn numerics_of(params: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+        numerics(params)
+    }
+
+    fn gpus(params: &BTreeMap<String, Value>) -> usize {
+        device::gpus(params)
+    }
+
+    fn check(params: &Params) -> Vec<ParamProblem> {
+        params.device.problem().into_iter().collect()
     }
 
     fn run(params: Params, ctx: &Context<'_>) -> Result<(), StageError> {

@@ -6,6 +6,7 @@ use palinode_engine::stage::{Of, ParamProblem, StageKind};
 
 mod corpus_planted;
 mod counterfactuals_templates;
+mod device;
 mod evaluate_toxicity;
 mod figure;
 mod finetune;

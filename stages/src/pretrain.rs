@@ -14,8 +14,9 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 use crate::{
+    device::{self, DEVICE, DeviceParam},
     records::{self, Text},
-    runtime::{device, failed, model_files, numerics, on_cpus},
+    runtime::{failed, model_files, numerics, on_cpus},
     training::{self, Evaluate, Precision, Schedule, VALIDATION, Watch, fit, learn},
 };
 
@@ -71,6 +72,10 @@ pub(crate) struct Params {
     /// Seeds the first weights and the order of the texts.
     #[serde(default)]
     seed: u64,
+    /// Where it computes: `cpu`, `cuda`, `cuda:1` (the second of the GPUs that it gets), `tch`, or `auto`: the first GPU
+    /// where the build and the machine have one, else the CPU. Keys hold the model of the device, not this.
+    #[serde(default)]
+    device: DeviceParam,
 }
 
 /// The shape of a model.
@@ -141,7 +146,7 @@ impl Kind for Pretrain {
     const ABOUT: &'static str = "Trains a model from scratch.";
     const REVISION: u32 = 1;
     const HEAVY: bool = true;
-    const UNKEYED: &'static [&'static str] = &["recompute", "checkpoint_minutes"];
+    const UNKEYED: &'static [&'static str] = &["recompute", "checkpoint_minutes", DEVICE];
 
     fn inputs() -> Vec<InputPort> {
         vec![
@@ -158,12 +163,17 @@ impl Kind for Pretrain {
         ]
     }
 
-    fn numerics() -> BTreeMap<String, Value> {
-        numerics()
+    fn numerics_of(params: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+        numerics(params)
+    }
+
+    fn gpus(params: &BTreeMap<String, Value>) -> usize {
+        device::gpus(params)
     }
 
     fn check(params: &Params) -> Vec<ParamProblem> {
         let mut problems = training::at_least_one(&[("steps", params.steps), ("batch_size", params.batch_size)]);
+        problems.extend(params.device.problem());
         problems.extend(training::positive("learning_rate", params.learning_rate));
         problems.extend(training::positive("clip", params.clip));
         if !(params.architecture.initializer_range > 0.0 && params.architecture.initializer_range.is_finite()) {
@@ -227,7 +237,7 @@ impl Kind for Pretrain {
             ..TrainConfig::default()
         };
         let model = on_cpus(ctx, || {
-            let model = CausalLm::random(config, params.seed, &device()).map_err(failed)?;
+            let model = CausalLm::random(config, params.seed, &device::open(ctx)?).map_err(failed)?;
             Ok(learn(ctx, model, &examples, &train, &watch)?.0)
         })?;
         let output = ctx.output("model")?;

@@ -15,28 +15,11 @@ use palinode_models::{
 };
 use serde_json::{Value, json};
 
+use crate::device::{self, DEVICE};
+
 /// What can change the bytes of a model's results beside its kind's revision.
-pub(crate) fn numerics() -> BTreeMap<String, Value> {
-    BTreeMap::from([("models".to_owned(), json!(NUMERICS_REVISION)), ("device".to_owned(), json!(instruction_set()))])
-}
-
-/// The instruction set that matrix products use here: sums come out otherwise with wider vectors.
-fn instruction_set() -> String {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512vl") {
-            return "cpu x86-64-v4".to_owned();
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            return "cpu x86-64-v3".to_owned();
-        }
-    }
-    format!("cpu {}", std::env::consts::ARCH)
-}
-
-/// Where models compute.
-pub(crate) fn device() -> Device {
-    Device::flex()
+pub(crate) fn numerics(params: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+    BTreeMap::from([("models".to_owned(), json!(NUMERICS_REVISION)), (DEVICE.to_owned(), json!(device::name(params)))])
 }
 
 /// A model's files as the models crate wants them.
@@ -73,17 +56,17 @@ fn digest_of_base(input: &InputFiles) -> String {
 /// adapter; a base takes seconds to minutes to read, and a clone of it shares its weights.
 static LOADED: Mutex<Option<(String, CausalLm)>> = Mutex::new(None);
 
-fn load_base(digest: String, files: &ModelFiles) -> Result<CausalLm, StageError> {
+fn load_base(digest: String, files: &ModelFiles, device: &Device) -> Result<CausalLm, StageError> {
     let loaded = || LOADED.lock().unwrap_or_else(PoisonError::into_inner);
     {
         let mut loaded = loaded();
         match &*loaded {
-            Some((known, model)) if *known == digest => return Ok(model.clone()),
+            Some((known, model)) if *known == digest && model.device() == *device => return Ok(model.clone()),
             // Before the next one is read: two may not fit.
             _ => *loaded = None,
         }
     }
-    let model = CausalLm::load(files, &device()).map_err(failed)?;
+    let model = CausalLm::load(files, device).map_err(failed)?;
     *loaded() = Some((digest, model.clone()));
     Ok(model)
 }
@@ -94,7 +77,7 @@ pub(crate) fn load(ctx: &Context<'_>) -> Result<(ModelFiles, CausalLm, Tokenizer
     let files = model_files(input);
     let base = base_files(&files);
     let tokenizer = Tokenizer::load(&base).map_err(failed)?;
-    let mut model = load_base(digest_of_base(input), &base)?;
+    let mut model = load_base(digest_of_base(input), &base, &device::open(ctx)?)?;
     if files.get(peft::CONFIG).is_some() {
         peft::load_adapter(&mut model, &files).map_err(failed)?;
     }

@@ -127,6 +127,8 @@ impl Expansion<'_> {
             // The last of those that share it takes it.
             let Filled { params, paths, files } = Rc::unwrap_or_clone(filled);
             let labels = own.grid.axes.iter().map(|axis| (&axes[*axis].name, &axes[*axis].labels[at[*axis]]));
+            let mut resources = stage.resources.clone();
+            resources.gpus = resources.gpus.max(kind.gpus(&params));
             let instance = Instance {
                 address: Address {
                     stage: name.to_owned(),
@@ -138,7 +140,7 @@ impl Expansion<'_> {
                 paths,
                 files,
                 inputs,
-                resources: stage.resources.clone(),
+                resources,
                 attempts: stage.attempts.clone(),
             };
             let edges: Vec<_> = instance.links().map(|(port, node)| (port.to_owned(), node)).collect();
