@@ -67,3 +67,21 @@ fn a_run_is_logged_as_json() {
     }
     assert!(ran.stderr.contains("\"stage_finished\""), "{}", ran.stderr);
 }
+
+#[test]
+fn a_device_is_chosen_in_the_file_or_for_all() {
+    let sandbox = Sandbox::with(MINI);
+    sandbox.run(&[]);
+    // The same device by another name: keys hold what it comes to.
+    let plan = |device: &str| sandbox.call(&["plan", "p.yaml", "--device", device]);
+    assert!(plan("cpu").ok().stdout.ends_with(" cached, 0 to run, 0 may run\n"));
+    for (device, message) in [("gpu", "`gpu` is no device"), ("cuda:7", "`cuda:7`"), ("tch", "`tch`")] {
+        let told = plan(device);
+        // A build with these backends, on a machine with such devices, has nothing to tell.
+        if device == "gpu" || !told.stderr.is_empty() {
+            assert!(told.code(2).stderr.contains(message));
+        }
+    }
+    let told = sandbox.call(&["plan", "p.yaml", "--set", "stages.base.with.device=x"]).code(2).stderr;
+    assert!(told.contains("`x` is no device") && told.contains("`auto`"), "{told}");
+}

@@ -394,7 +394,7 @@ mod tests {
         }
         let other = json!({ "n": 5, "max_new_tokens": 6, "seed": 4 });
         assert_ne!(run(&model, other, 1).unwrap().text("completions", records::COMPLETIONS), one);
-        assert_eq!(Of::<Generate>::NEW.unkeyed(), ["batch_size"]);
+        assert_eq!(Of::<Generate>::NEW.unkeyed(), ["batch_size", "device"]);
     }
 
     #[test]
