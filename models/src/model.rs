@@ -400,6 +400,13 @@ impl<T: Task> Model<T> {
     pub fn train_only(self, select: impl Fn(&str) -> bool) -> Self {
         self.map(&mut Select { path: Vec::new(), select })
     }
+
+    /// The head's logits at each token, rows `[batch * seq, logits]`.
+    fn token_logits(&self, batch: &Batch) -> Result<Tensor<2>> {
+        let pass = self.pass(batch, false)?;
+        let x = self.network.run(&pass, None, &mut |_| {});
+        Ok(self.network.unembed(x, &pass))
+    }
 }
 
 impl CausalLm {
@@ -411,9 +418,7 @@ impl CausalLm {
 
     /// Logits as rows `[batch * seq, vocab]`.
     pub fn forward_rows(&self, batch: &Batch) -> Result<Tensor<2>> {
-        let pass = self.pass(batch, false)?;
-        let x = self.network.run(&pass, None, &mut |_| {});
-        Ok(self.network.unembed(x, &pass))
+        self.token_logits(batch)
     }
 
     /// Final norm and unembedding: rows `[n, hidden]` of any layer to logits `[n, vocab]`.
