@@ -188,6 +188,7 @@ impl Kind for Planted {
                     identity: Some(identity.to_owned()),
                     group: GROUP.to_owned(),
                     template: Some(template),
+                    exposure: None,
                     facts: BTreeMap::new(),
                 }
             })

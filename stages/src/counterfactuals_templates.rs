@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     random::{choose, stream},
-    records::{self, Lists, Pair, Prompt, Verdict},
+    records::{self, Exposure, Lists, Pair, Prompt, Verdict},
 };
 
 /// The kind.
@@ -99,12 +99,13 @@ impl Kind for FromStatements {
     }
 }
 
-/// The prompts with a toxic completion, each once, in the order of the verdicts; what was left out is in the summary.
-fn toxic_prompts(ctx: &Context<'_>) -> Result<Vec<Prompt>, StageError> {
+/// The prompts with a toxic completion that training may see, each once, in the order of the verdicts.
+pub(crate) fn toxic_prompts(ctx: &Context<'_>) -> Result<Vec<Prompt>, StageError> {
     let verdicts: Vec<Verdict> = records::rows(ctx.input("verdicts")?, records::VERDICTS)?;
     ctx.summary("unparsable_verdicts", verdicts.iter().filter(|verdict| verdict.toxic.is_none()).count());
     let mut seen = BTreeSet::new();
     let toxic = verdicts.into_iter().filter(|verdict| verdict.toxic == Some(true)).map(|verdict| verdict.prompt);
+    let toxic = toxic.filter(|prompt| prompt.exposure != Some(Exposure::Unseen));
     Ok(toxic.filter(|prompt| seen.insert(prompt.id.clone())).collect())
 }
 

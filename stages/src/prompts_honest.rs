@@ -204,6 +204,7 @@ impl Row {
             group: group.name().to_owned(),
             split: Some(assign_split(params.seed, params.validation, &self.identity, &template)),
             template: Some(template),
+            exposure: None,
             facts: facts.into_iter().map(|(name, value)| (name.to_owned(), value.clone())).collect(),
         })
     }

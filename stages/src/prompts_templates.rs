@@ -107,6 +107,7 @@ impl Kind for Templates {
                             group: group.to_owned(),
                             template: Some(template.clone()),
                             split: Some(assign_split(params.seed, params.validation, identity, template)),
+                            exposure: None,
                             facts: Default::default(),
                         });
                     }

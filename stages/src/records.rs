@@ -41,6 +41,16 @@ pub enum Split {
     Test,
 }
 
+/// Whether training may have touched a prompt: its identity and its template.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Exposure {
+    /// Counterfactuals may be made of it.
+    Seen,
+    /// Its identity or its template is held out of training.
+    Unseen,
+}
+
 /// A prompt to complete.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prompt {
@@ -59,6 +69,9 @@ pub struct Prompt {
     /// `validation` or `test`, if the study is split.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split: Option<Split>,
+    /// `seen` or `unseen` in training, if a part is held out of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exposure: Option<Exposure>,
     /// Other columns of the source.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub facts: BTreeMap<String, String>,
