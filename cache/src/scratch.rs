@@ -2,10 +2,11 @@
 //! the lock dies with the process, and then the next one to open the cache removes the folder.
 
 use std::{
+    collections::HashMap,
     fs::{self, File},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -20,18 +21,24 @@ use crate::{
 
 const LOCK: &str = ".lock";
 const GUARD: &str = ".guard";
+const ASIDE: &str = ".aside";
 
 /// One process's folder under `tmp/`.
 pub(crate) struct Session {
     dir: TempDir,
     _lock: File,
-    /// Scratch folders that go when the session does.
+    /// How many scratch folders' contents go when the session does.
     left: AtomicUsize,
+    /// Names what is moved aside.
+    moved: AtomicUsize,
+    /// Scratch folders to be taken again, by the folders in them.
+    stock: Mutex<HashMap<Vec<String>, Vec<TempDir>>>,
 }
 
-/// So many scratch folders are left lying until the session ends, if they hold next to nothing. ext4 gives a deleted
-/// file's inode to nobody for some seconds, and each new file searches past all of these: removing the folders of a
-/// thousand small stages as they end takes more time than the stages.
+/// The contents of so many scratch folders are left lying until the session ends, if they are next to nothing. ext4
+/// gives a deleted file's inode to nobody for some seconds, and each new file searches past all of these: removing the
+/// folders of a thousand small stages as they end takes more time than the stages. Making folders is dear too, so those
+/// that are as they were made are taken again.
 const MOST_LEFT: usize = 4096;
 /// Next to nothing: so many entries, of so many bytes together.
 const FEW: usize = 64;
@@ -48,29 +55,77 @@ impl Session {
         let path = dir.path().join(LOCK);
         let lock = File::create(&path).map_err(io("create", &path))?;
         lock.lock().map_err(io("lock", &path))?;
-        Ok(Self { dir, _lock: lock, left: AtomicUsize::new(0) })
+        let aside = dir.path().join(ASIDE);
+        fs::create_dir(&aside).map_err(io("create", aside))?;
+        Ok(Self {
+            dir,
+            _lock: lock,
+            left: AtomicUsize::default(),
+            moved: AtomicUsize::default(),
+            stock: Mutex::default(),
+        })
     }
 
     pub(crate) fn path(&self) -> &Path {
         self.dir.path()
+    }
+
+    fn stock(&self) -> MutexGuard<'_, HashMap<Vec<String>, Vec<TempDir>>> {
+        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves aside what is in `dir`, which is `at` in a scratch folder, except for `folders`; counts these.
+    fn empty(&self, dir: &Path, at: &str, folders: &[String]) -> std::io::Result<usize> {
+        let mut found = 0;
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let name = name.to_str().map(|name| if at.is_empty() { name.to_owned() } else { format!("{at}/{name}") });
+            let leads = |name: &String| {
+                folders.iter().any(|folder| folder.strip_prefix(name).is_some_and(|rest| rest.starts_with('/')))
+            };
+            match name {
+                Some(name) if entry.file_type()?.is_dir() && (folders.contains(&name) || leads(&name)) => {
+                    found += usize::from(folders.contains(&name)) + self.empty(&entry.path(), &name, folders)?;
+                }
+                _ => {
+                    let number = self.moved.fetch_add(1, Ordering::Relaxed);
+                    fs::rename(entry.path(), self.path().join(ASIDE).join(number.to_string()))?;
+                }
+            }
+        }
+        Ok(found)
     }
 }
 
 /// A fresh folder on the cache's file system, removed when dropped, or with this process's other ones if it holds next
 /// to nothing.
 pub struct Scratch {
-    dir: TempDir,
+    /// There until it is dropped.
+    dir: Option<TempDir>,
+    folders: Vec<String>,
+    /// Nobody writes to it any more.
+    done: bool,
     session: Arc<Session>,
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let left = &self.session.left;
-        if left.load(Ordering::Relaxed) < MOST_LEFT
-            && holds_little(self.dir.path(), &mut FEW.clone(), &mut SMALL.clone())
+        let Some(mut dir) = self.dir.take() else { return };
+        let session = &self.session;
+        if session.left.load(Ordering::Relaxed) >= MOST_LEFT
+            || !holds_little(dir.path(), &mut FEW.clone(), &mut SMALL.clone())
         {
-            left.fetch_add(1, Ordering::Relaxed);
-            self.dir.disable_cleanup(true);
+            return;
+        }
+        session.left.fetch_add(1, Ordering::Relaxed);
+        dir.disable_cleanup(true);
+        let folders = std::mem::take(&mut self.folders);
+        if self.done
+            && !folders.is_empty()
+            && session.empty(dir.path(), "", &folders).is_ok_and(|found| found == folders.len())
+        {
+            session.stock().entry(folders).or_default().push(dir);
         }
     }
 }
@@ -90,7 +145,15 @@ fn holds_little(dir: &Path, entries: &mut usize, bytes: &mut u64) -> bool {
 impl Scratch {
     /// The folder.
     pub fn path(&self) -> &Path {
-        self.dir.path()
+        self.dir.as_ref().map_or(Path::new(""), TempDir::path)
+    }
+}
+
+impl Scratch {
+    /// Drops it where its user has ended, so that others may take it. Only then: a stage that didn't hear that it is to
+    /// stop may write to it still.
+    pub fn give_back(mut self) {
+        self.done = true;
     }
 }
 
@@ -112,9 +175,32 @@ impl Cache {
     /// # Errors
     /// If it can't be made.
     pub fn scratch(&self) -> Result<Scratch, CacheError> {
+        self.scratch_with(Vec::new())
+    }
+
+    /// The same, with `folders` in it: paths below it, without `..`. One that was [given back](Scratch::give_back) goes to
+    /// who wants the same folders next, empty but for these, so they are to be such that only the engine writes to them.
+    ///
+    /// # Errors
+    /// If they can't be made.
+    pub fn scratch_with(&self, folders: Vec<String>) -> Result<Scratch, CacheError> {
         let session = self.session()?;
-        let dir = TempDir::new_in(session.path()).map_err(io("make a folder in", session.path()))?;
-        Ok(Scratch { dir, session })
+        let used = session.stock().get_mut(&folders).and_then(Vec::pop);
+        let dir = match used {
+            Some(mut dir) => {
+                dir.disable_cleanup(false);
+                dir
+            }
+            None => {
+                let dir = TempDir::new_in(session.path()).map_err(io("make a folder in", session.path()))?;
+                for folder in &folders {
+                    let path = dir.path().join(folder);
+                    fs::create_dir_all(&path).map_err(io("create", path))?;
+                }
+                dir
+            }
+        };
+        Ok(Scratch { dir: Some(dir), folders, done: false, session })
     }
 }
 
@@ -188,6 +274,54 @@ mod tests {
         assert!(b.path().exists(), "a folder outlives the handle it came from");
         drop(b);
         assert_eq!(names(&Cache::open(&root).unwrap(), "tmp"), [""; 0]);
+    }
+
+    #[test]
+    fn folders_that_are_as_they_were_made_are_taken_again_without_what_was_in_them() {
+        let (_dir, cache) = cache();
+        let folders = || vec!["in/a".to_owned(), "out/b".to_owned()];
+        let listing = |scratch: &Scratch| {
+            let all = walk(scratch.path()).into_iter();
+            all.map(|path| path.strip_prefix(scratch.path()).unwrap().display().to_string()).collect::<Vec<_>>()
+        };
+        let first = cache.scratch_with(folders()).unwrap();
+        let fresh = listing(&first);
+        assert_eq!(fresh, ["in", "in/a", "out", "out/b"]);
+        let inode = |scratch: &Scratch| std::os::unix::fs::MetadataExt::ino(&fs::metadata(scratch).unwrap());
+        let (place, node) = (first.path().to_owned(), inode(&first));
+        for name in ["in/a/file", "in/x", "out/b/deep/file", "work/file", "in/a.b"] {
+            fs::create_dir_all(place.join(name).parent().unwrap()).unwrap();
+            fs::write(place.join(name), "x").unwrap();
+        }
+        std::os::unix::fs::symlink("/", place.join("out/b/link")).unwrap();
+        first.give_back();
+        let other = cache.scratch_with(vec!["in/a".to_owned()]).unwrap();
+        assert_ne!(other.path(), place, "its folders are others");
+        let again = cache.scratch_with(folders()).unwrap();
+        assert_eq!((again.path(), inode(&again), listing(&again)), (&*place, node, fresh.clone()));
+        let meanwhile = cache.scratch_with(folders()).unwrap();
+        assert_ne!(meanwhile.path(), place);
+
+        // One whose folder was replaced is not.
+        fs::remove_dir(again.path().join("out/b")).unwrap();
+        fs::write(again.path().join("out/b"), "a file").unwrap();
+        again.give_back();
+        let new = cache.scratch_with(folders()).unwrap();
+        assert_ne!(new.path(), place);
+        assert_eq!(listing(&new), fresh);
+
+        // Nor one that was dropped: who had it may not have ended.
+        let place = new.path().to_owned();
+        drop(new);
+        assert_ne!(cache.scratch_with(folders()).unwrap().path(), place);
+    }
+
+    fn walk(dir: &Path) -> Vec<PathBuf> {
+        let mut all: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+        all.sort();
+        all.into_iter()
+            .flat_map(|path| if path.is_dir() { [vec![path.clone()], walk(&path)].concat() } else { vec![path] })
+            .collect()
     }
 
     #[test]

@@ -80,6 +80,9 @@ pub async fn run(
     };
     let (pipeline, file) = (graph.pipeline.clone(), graph.file.clone());
     dispatcher.tell(&Event::RunStarted { run: id.clone(), pipeline, file, instances: plan.nodes.len() });
+    if plan.nodes.iter().any(|node| !matches!(node.decision, Decision::Hit(_))) {
+        options.git.start();
+    }
     dispatcher.dispatch(messages).await?;
     dispatcher.flush()?;
     let mut summary = dispatcher.summary(id);

@@ -78,6 +78,14 @@ impl Git {
         Self(Some(Arc::new(LazyLock::new(Box::new(read)))))
     }
 
+    /// Begins to read it, so that who asks need not wait.
+    pub(crate) fn start(&self) {
+        if let Some(reader) = self.0.clone() {
+            // Without a thread, who asks first reads it.
+            let _ = std::thread::Builder::new().name("git".to_owned()).spawn(move || drop(LazyLock::force(&reader)));
+        }
+    }
+
     /// The state, if there is a checkout.
     pub fn state(&self) -> Option<String> {
         self.0.as_ref().and_then(|reader| LazyLock::force(reader).clone())

@@ -49,7 +49,7 @@ impl Task {
 
     async fn attempt(self: Arc<Self>) -> Result<Performed, NoResult> {
         let claim = self.gpus().await?;
-        let scratch = self.cache.scratch()?;
+        let scratch = self.cache.scratch_with(self.folders())?;
         let job = self.job(&scratch, claim.ids());
         let log = Arc::new(StageLog::new(self.address.clone(), self.events.clone()));
         let (started, clock) = (Timestamp::now(), Instant::now());
@@ -81,7 +81,13 @@ impl Task {
         };
         let took = Took { started, seconds: clock.elapsed().as_secs_f64() };
         drop(claim);
-        let collect = tokio::task::spawn_blocking(move || self.collect(ran, &scratch, &job, &log, took));
+        let collect = tokio::task::spawn_blocking(move || {
+            let collected = self.collect(ran, &scratch, &job, &log, took);
+            if collected.is_ok() {
+                scratch.give_back();
+            }
+            collected
+        });
         collect.await.unwrap_or_else(|error| Err(NoResult::failed(format!("collecting its outputs failed: {error}"))))
     }
 
