@@ -7,6 +7,7 @@ mod diagnostics;
 mod exit;
 mod git;
 mod machine;
+mod memory;
 mod output;
 mod report;
 
@@ -15,14 +16,14 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
-use crate::cli::{Cli, LogFormat, Talk};
-
-/// Keeps big blocks instead of giving them back to the system after each training step: a quarter of the time of a step.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+use crate::cli::{Cli, Command, LogFormat, Talk};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Models compute in workers.
+    if !matches!(cli.command, Command::Worker) {
+        memory::keep_little();
+    }
     trace(&cli.talk);
     arm_crash();
     match cmd::dispatch(&cli) {

@@ -46,7 +46,7 @@ impl Attempts {
     pub(crate) fn read_retries(&mut self, value: &Yaml, place: &Place, report: &mut Report<'_>) {
         let Yaml::Mapping(_) = value else { return self.read_times("`retries`", value, place, report) };
         for (key, value, place) in mapping("`retries`", value, place, report) {
-            match key.as_str() {
+            match &*key {
                 "times" => self.read_times("`times`", value, &place, report),
                 "backoff" => {
                     self.backoff = duration("`backoff`", value, &place, report).unwrap_or_default();

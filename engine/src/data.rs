@@ -1,5 +1,7 @@
 //! YAML to plain data, and what to call it in a message.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value as Json};
 use serde_yaml::Value as Yaml;
 
@@ -76,10 +78,14 @@ fn told(value: &Yaml, place: &Place, report: &mut Report<'_>) -> Option<Json> {
 }
 
 pub(crate) fn key_text(key: &Yaml) -> Option<String> {
+    key_str(key).map(Cow::into_owned)
+}
+
+pub(crate) fn key_str(key: &Yaml) -> Option<Cow<'_, str>> {
     match key {
-        Yaml::String(text) => Some(text.clone()),
-        Yaml::Number(number) => Some(number.to_string()),
-        Yaml::Bool(b) => Some(b.to_string()),
+        Yaml::String(text) => Some(Cow::Borrowed(text)),
+        Yaml::Number(number) => Some(Cow::Owned(number.to_string())),
+        Yaml::Bool(b) => Some(Cow::Owned(b.to_string())),
         _ => None,
     }
 }

@@ -141,7 +141,7 @@ pub(crate) fn check(whole: &Value, registry: &Registry, report: &mut Report<'_>)
         };
         Schema::of(kind.as_ref()).check_known(
             &name,
-            &with.keys().filter_map(key_text).collect::<Vec<_>>(),
+            with.keys().filter_map(key_text).collect::<Vec<_>>().iter().map(String::as_str),
             &place.to("with"),
             report,
         );

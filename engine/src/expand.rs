@@ -7,12 +7,9 @@ mod wires;
 
 pub(crate) use wires::{Wire, type_words};
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
+use indexmap::IndexMap;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::{
@@ -62,22 +59,14 @@ fn examine(file: &Path, registry: &Registry, overrides: &Overrides, read: Reader
     found.into_iter().for_each(|found| report.found(found));
     let mut graph = None;
     let mut findings = Vec::new();
-    if let Some(value) = value {
+    if let Some(mut value) = value {
         defaults::check(&value, registry, &mut report);
-        let mut spec = Spec::read(file, &value, &replaced, &mut report);
+        let mut spec = Spec::read(file, &mut value, lints, &replaced, &mut report);
         let mut withs: Vec<_> = spec.stages.values_mut().map(|stage| stage.with.take()).collect();
-        // As large as the graph that is now made; only lints look at it again.
-        let value = match lints {
-            true => Some(value),
-            false => {
-                rayon::spawn(|| drop(value));
-                None
-            }
-        };
         let expansion = Expansion::new(&spec, &withs, registry);
         expansion.impose(&mut withs, &overrides.everywhere);
         graph = expansion.expand(withs, &files, &overrides.cwd, &mut report);
-        if let Some(value) = value {
+        if lints {
             findings = lint::lints(&value, &spec, &expansion, &files);
         }
     }
@@ -159,7 +148,7 @@ impl<'a> Expansion<'a> {
         let of_files = files.files.iter().map(|file| file.folder.as_path()).collect();
         let mut folders = Folders { files: of_files, command, exists: HashMap::new() };
         let mut points: Vec<Option<Points>> = (0..count).map(|_| None).collect();
-        let mut dag: DiGraph<Instance, String> = DiGraph::new();
+        let mut dag: DiGraph<Instance, String> = DiGraph::with_capacity(count, count);
         let mut nodes = 0u32;
         for number in order {
             let (name, stage) = self.stage(number);
@@ -216,7 +205,7 @@ impl<'a> Expansion<'a> {
         own: &Points,
         points: &[Option<Points>],
         report: &mut Report<'_>,
-    ) -> Option<Vec<BTreeMap<String, Binding>>> {
+    ) -> Option<Vec<IndexMap<String, Binding>>> {
         let (name, stage) = self.stage(number);
         let axes = &self.spec.axes;
         let problems = report.len();
@@ -240,7 +229,7 @@ impl<'a> Expansion<'a> {
         let mut bindings = Vec::new();
         let mut lacking: Vec<Vec<String>> = vec![Vec::new(); wires.len()];
         own.each(axes.len(), |at| {
-            let mut ports = BTreeMap::new();
+            let mut ports = IndexMap::with_capacity(wires.len());
             for (((wire, link), table), lacking) in wires.iter().zip(links).zip(&tables).zip(&mut lacking) {
                 let from = |node: u32| Source { node: NodeIndex::new(node as usize), port: wire.output.clone() };
                 let Some(bound) = points[wire.stage].as_ref().and_then(|source| own.bind(link, table, source, at))
@@ -266,6 +255,7 @@ impl<'a> Expansion<'a> {
                 };
                 ports.insert(wire.port.name.to_string(), binding);
             }
+            ports.sort_unstable_keys();
             bindings.push(ports);
         });
         for (wire, mut lacking) in wires.iter().zip(lacking).filter(|(_, lacking)| !lacking.is_empty()) {

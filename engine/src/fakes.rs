@@ -271,7 +271,7 @@ impl Pipe {
             params: kind.canonical(&with).unwrap(),
             kind,
             paths: BTreeMap::new(),
-            inputs: BTreeMap::new(),
+            inputs: Default::default(),
             files: BTreeMap::new(),
             resources: Resources::default(),
             attempts: Attempts::default(),

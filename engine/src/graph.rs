@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
 
+use indexmap::IndexMap;
 use petgraph::graph::{DiGraph, NodeIndex};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -45,8 +46,8 @@ pub struct Instance {
     pub params: BTreeMap<String, Value>,
     /// Files and folders outside the cache, by name of the param, as absolute paths.
     pub paths: BTreeMap<String, PathBuf>,
-    /// What is linked to each input port.
-    pub inputs: BTreeMap<String, Binding>,
+    /// What is linked to each input port, by name. Not a `BTreeMap`: its least node is as large as the rest of all this.
+    pub inputs: IndexMap<String, Binding>,
     /// Files from outside at further input ports.
     pub files: BTreeMap<String, FileSet>,
     /// What it needs to run.
@@ -58,7 +59,7 @@ pub struct Instance {
 impl Instance {
     /// Its output ports.
     pub fn outputs(&self) -> Vec<OutputPort> {
-        self.kind.outputs_of(&|name| self.params.get(name).cloned())
+        self.kind.outputs_of(&|name| self.params.get(name))
     }
 
     /// All that it reads: port and producer, rows of a table one by one.

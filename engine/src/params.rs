@@ -75,7 +75,7 @@ impl Schema {
         report: &mut Report<'_>,
     ) -> bool {
         let problems = report.len();
-        self.check_known(kind, &with.keys().cloned().collect::<Vec<_>>(), place, report);
+        self.check_known(kind, with.keys().map(String::as_str), place, report);
         for field in self.required.iter().filter(|field| !with.contains_key(*field)) {
             let about = self.fields.get(field).and_then(|field| field.about.clone());
             report.at(&place.key(), Mistake::MissingParam { kind: kind.to_owned(), field: field.clone(), about });
@@ -86,14 +86,20 @@ impl Schema {
 
 impl Schema {
     /// Tells of params that are not known.
-    pub(crate) fn check_known(&self, kind: &str, given: &[String], place: &Place, report: &mut Report<'_>) {
+    pub(crate) fn check_known<'g>(
+        &self,
+        kind: &str,
+        given: impl Iterator<Item = &'g str> + Clone,
+        place: &Place,
+        report: &mut Report<'_>,
+    ) {
         if self.open {
             return;
         }
-        for field in given.iter().filter(|field| !self.fields.contains_key(*field)) {
-            let free = |known: &&String| !given.contains(known);
+        for field in given.clone().filter(|field| !self.fields.contains_key(*field)) {
+            let free = |known: &&String| given.clone().all(|given| given != known.as_str());
             let known = self.fields.keys().filter(free).cloned().collect();
-            let mistake = Mistake::UnknownParam { kind: kind.to_owned(), field: field.clone(), known };
+            let mistake = Mistake::UnknownParam { kind: kind.to_owned(), field: field.to_owned(), known };
             report.at(&place.to(field).key(), mistake);
         }
     }

@@ -127,7 +127,7 @@ impl Task {
 
     /// What the engine writes of the job's folder: its outputs' folders, and its inputs' where it sees nothing else.
     fn folders(&self) -> Vec<String> {
-        let outputs = self.kind.outputs_of(&|name| self.params.get(name).cloned());
+        let outputs = self.kind.outputs_of(&|name| self.params.get(name));
         let outputs = outputs.iter().map(|output| format!("out/{}", output.name));
         let inputs = self.inputs.keys().filter(|_| self.kind.open_inputs()).map(|port| format!("in/{port}"));
         inputs.chain(outputs).collect()

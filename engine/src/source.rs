@@ -2,10 +2,11 @@
 
 use std::{
     collections::HashMap,
-    fmt::Display,
     ops::Range,
     sync::{Arc, OnceLock},
 };
+
+use compact_str::{CompactString, ToCompactString};
 
 use crate::yaml;
 
@@ -20,7 +21,7 @@ pub(crate) struct Place {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Step {
     above: Option<Arc<Step>>,
-    segment: String,
+    segment: CompactString,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -38,8 +39,8 @@ impl Place {
     }
 
     /// The value under the key or index `segment`.
-    pub(crate) fn to(&self, segment: impl Display) -> Self {
-        let step = Step { above: self.way.clone(), segment: segment.to_string() };
+    pub(crate) fn to(&self, segment: impl ToCompactString) -> Self {
+        let step = Step { above: self.way.clone(), segment: segment.to_compact_string() };
         Self { way: Some(Arc::new(step)), part: Part::Value }
     }
 
@@ -56,7 +57,7 @@ impl Place {
     /// Keys and indices from the top.
     pub(crate) fn path(&self) -> Vec<String> {
         let steps = std::iter::successors(self.way.as_deref(), |step| step.above.as_deref());
-        let mut path: Vec<_> = steps.map(|step| step.segment.clone()).collect();
+        let mut path: Vec<_> = steps.map(|step| step.segment.to_string()).collect();
         path.reverse();
         path
     }
@@ -69,7 +70,7 @@ impl Place {
 
     /// The same part of the value at `path`.
     pub(crate) fn with_path(&self, path: impl IntoIterator<Item = String>) -> Self {
-        let below = |above, segment| Some(Arc::new(Step { above, segment }));
+        let below = |above, segment: String| Some(Arc::new(Step { above, segment: segment.into() }));
         Self { way: path.into_iter().fold(None, below), part: self.part.clone() }
     }
 }

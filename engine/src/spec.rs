@@ -1,6 +1,7 @@
 //! The declaration: a file's YAML read by hand into types, so that all of its problems come out at once.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet},
     path::Path,
 };
@@ -12,7 +13,7 @@ use serde_yaml::Value as Yaml;
 use crate::{
     attempts::Attempts,
     axes::{self, Axis},
-    data::{describe, json, key_text, no_templates},
+    data::{describe, json, key_str, no_templates},
     graph::{Missing, Resources},
     mistake::Mistake,
     overlay::Replaced,
@@ -67,31 +68,33 @@ const STAGE: [&str; 10] =
     ["uses", "with", "inputs", "over", "gather", "skip", "missing", "resources", "retries", "timeout"];
 
 impl Spec {
-    /// Reads the whole file; problems go to `report`.
+    /// Reads the whole file; problems go to `report`. Of what is read, stages are taken out unless `keep`: they are as
+    /// large as what is made of them.
     pub(crate) fn read(
         file: &Path,
-        root: &Yaml,
+        root: &mut Yaml,
+        keep: bool,
         replaced: &HashMap<String, Replaced>,
         report: &mut Report<'_>,
     ) -> Self {
+        let has_stages = root.get("stages").is_some();
+        let taken = match root.get_mut("stages") {
+            Some(stages @ Yaml::Mapping(_)) if !keep => Some(std::mem::take(stages)),
+            _ => None,
+        };
+        let root = &*root;
         let top = Place::root();
         let mut spec = Self { name: String::new(), params: Json::Null, axes: Vec::new(), stages: IndexMap::new() };
         for (key, value, place) in mapping("the file", root, &top, report) {
-            match key.as_str() {
+            match &*key {
                 "name" | "params" | "axes" if value.is_null() => {}
                 "name" => spec.name = text("`name`", value, &place, report).unwrap_or_default(),
                 "params" => spec.params = read_params(value, &place, report),
                 "axes" => spec.axes = read_axes(value, &place, replaced, report),
+                "stages" if taken.is_some() => {}
                 "stages" => {
                     for (name, stage, place) in mapping("`stages`", value, &place, report) {
-                        if report.is_full() {
-                            break;
-                        }
-                        if !is_name(&name) {
-                            report.at(&place.key(), Mistake::BadName { what: "a stage", name: name.clone() });
-                        }
-                        let stage = StageSpec::read(stage, place, report);
-                        spec.stages.insert(name, stage);
+                        spec.stage(name, stage, place, report);
                     }
                 }
                 // Their content is in the rest already; what begins with `x-` is the user's: anchors, notes.
@@ -100,13 +103,32 @@ impl Spec {
                 _ => report.at(&place.key(), unknown(key, "the file", &TOP)),
             }
         }
-        if root.is_mapping() && root.get("stages").is_none() {
+        if let Some(Yaml::Mapping(stages)) = taken {
+            let place = top.to("stages");
+            spec.stages.reserve_exact(stages.len());
+            for (key, stage) in stages {
+                if let Some((name, place)) = entry(&key, &place, report) {
+                    spec.stage(name, &stage, place, report);
+                }
+            }
+        }
+        if root.is_mapping() && !has_stages {
             report.at(&top, Mistake::MissingKey { key: "stages", within: "the file" });
         }
         if spec.name.is_empty() {
             spec.name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         }
         spec
+    }
+
+    fn stage(&mut self, name: Cow<'_, str>, stage: &Yaml, place: Place, report: &mut Report<'_>) {
+        if report.is_full() {
+            return;
+        }
+        if !is_name(&name) {
+            report.at(&place.key(), Mistake::BadName { what: "a stage", name: name.to_string() });
+        }
+        self.stages.insert(name.into_owned(), StageSpec::read(stage, place, report));
     }
 }
 
@@ -130,13 +152,15 @@ impl StageSpec {
         let place = stage.place.clone();
         for (key, value, place) in mapping("a stage", value, &place, report) {
             let (problems, doubts) = (report.len(), report.doubts());
-            match key.as_str() {
+            match &*key {
                 key if value.is_null() && key != "uses" && STAGE.contains(&key) => {}
                 "uses" => stage.uses = text("`uses`", value, &place, report),
                 "with" => stage.with = read_with(value, &place, report),
                 "inputs" => {
+                    // Thousands of stages have one or two.
+                    stage.inputs.reserve_exact(value.as_mapping().map_or(0, serde_yaml::Mapping::len));
                     for (port, value, place) in mapping("`inputs`", value, &place, report) {
-                        match Input::read(port, value, place, report) {
+                        match Input::read(port.into_owned(), value, place, report) {
                             Some(Input::Link(link)) => stage.inputs.push(link),
                             Some(Input::Files(files)) => stage.files.push(files),
                             None => {}
@@ -155,10 +179,10 @@ impl StageSpec {
                 "resources" => stage.resources = read_resources(value, &place, report),
                 "retries" => stage.attempts.read_retries(value, &place, report),
                 "timeout" => stage.attempts.read_timeout(value, &place, report),
-                _ => report.at(&place.key(), unknown(key.clone(), "a stage", &STAGE)),
+                _ => report.at(&place.key(), unknown(&*key, "a stage", &STAGE)),
             }
             // An axis that stands twice leaves no doubt.
-            let shapes = matches!(key.as_str(), "inputs" | "over" | "gather" | "skip");
+            let shapes = matches!(&*key, "inputs" | "over" | "gather" | "skip");
             stage.sound &= !shapes || report.doubts() == doubts;
         }
         if !value.is_mapping() {
@@ -181,10 +205,10 @@ fn read_axes(value: &Yaml, place: &Place, replaced: &HashMap<String, Replaced>, 
     let mut read = Vec::new();
     for (name, value, place) in mapping("`axes`", value, place, report) {
         if !is_name(&name) || name == "params" {
-            report.at(&place.key(), Mistake::BadName { what: "an axis", name: name.clone() });
+            report.at(&place.key(), Mistake::BadName { what: "an axis", name: name.to_string() });
         }
         let mut axis = Axis::read(&name, value, &place, report);
-        if let Some(replaced) = replaced.get(&name) {
+        if let Some(replaced) = replaced.get(&*name) {
             axis.declared = overrides::labels(&replaced.before);
             axis.replaced_by = replaced.by.clone();
         }
@@ -231,7 +255,7 @@ fn read_skip(value: &Yaml, place: &Place, report: &mut Report<'_>) -> Vec<Skip> 
                 }
             };
             let labels = labels.iter().filter_map(label).collect();
-            matches.push((axis, labels, place));
+            matches.push((axis.into_owned(), labels, place));
         }
         skips.push(Skip { place, matches });
     }
@@ -242,7 +266,7 @@ fn read_resources(value: &Yaml, place: &Place, report: &mut Report<'_>) -> Resou
     let mut resources = Resources::default();
     for (key, value, place) in mapping("`resources`", value, place, report) {
         let whole = value.as_u64();
-        match (key.as_str(), whole) {
+        match (&*key, whole) {
             ("cpus" | "gpus" | "memory", None) if value.is_null() => {}
             ("cpus", Some(cpus @ 1..)) => resources.cpus = usize::try_from(cpus).unwrap_or(usize::MAX),
             ("gpus", Some(gpus)) => resources.gpus = usize::try_from(gpus).unwrap_or(usize::MAX),
@@ -284,8 +308,8 @@ pub(crate) fn is_name(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))
 }
 
-pub(crate) fn unknown(key: String, within: &'static str, known: &[&str]) -> Mistake {
-    Mistake::UnknownKey { key, within, known: known.iter().map(|key| (*key).to_owned()).collect() }
+pub(crate) fn unknown(key: impl Into<String>, within: &'static str, known: &[&str]) -> Mistake {
+    Mistake::UnknownKey { key: key.into(), within, known: known.iter().map(|key| (*key).to_owned()).collect() }
 }
 
 pub(crate) fn wrong(what: &str, expected: &'static str, found: &Yaml) -> Mistake {
@@ -298,22 +322,24 @@ pub(crate) fn mapping<'y>(
     value: &'y Yaml,
     place: &Place,
     report: &mut Report<'_>,
-) -> Vec<(String, &'y Yaml, Place)> {
+) -> Vec<(Cow<'y, str>, &'y Yaml, Place)> {
     let Yaml::Mapping(map) = value else {
         report.at(place, wrong(what, "a mapping", value));
         return Vec::new();
     };
-    let entry = |(key, value): (&Yaml, &'y Yaml)| match key_text(key) {
-        Some(key) => {
-            let place = place.to(&key);
-            Some((key, value, place))
-        }
-        None => {
-            report.at(place, Mistake::NotData { found: format!("{} as a key", describe(key)) });
-            None
-        }
-    };
-    map.iter().filter_map(entry).collect()
+    map.iter().filter_map(|(key, value)| entry(key, place, report).map(|(key, place)| (key, value, place))).collect()
+}
+
+/// A key, and the place of its value in the mapping at `place`.
+fn entry<'y>(key: &'y Yaml, place: &Place, report: &mut Report<'_>) -> Option<(Cow<'y, str>, Place)> {
+    let text = key_str(key);
+    if text.is_none() {
+        report.at(place, Mistake::NotData { found: format!("{} as a key", describe(key)) });
+    }
+    text.map(|text| {
+        let place = place.to(&*text);
+        (text, place)
+    })
 }
 
 fn list<'y>(what: &str, value: &'y Yaml, place: &Place, report: &mut Report<'_>) -> &'y [Yaml] {

@@ -277,7 +277,7 @@ pub trait StageKind: Send + Sync {
     fn outputs(&self) -> Vec<OutputPort>;
     /// The output ports of an instance. `param` gives the fields of its `with`, as they stand in the file or canonical:
     /// links are checked before templates are filled in, so outputs can't depend on these.
-    fn outputs_of(&self, _param: &dyn Fn(&str) -> Option<Value>) -> Vec<OutputPort> {
+    fn outputs_of<'p>(&self, _param: &dyn Fn(&str) -> Option<&'p Value>) -> Vec<OutputPort> {
         self.outputs()
     }
     /// See [`Kind::numerics`].

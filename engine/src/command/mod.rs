@@ -133,8 +133,8 @@ impl StageKind for Command {
     fn outputs(&self) -> Vec<OutputPort> {
         Vec::new()
     }
-    fn outputs_of(&self, param: &dyn Fn(&str) -> Option<Value>) -> Vec<OutputPort> {
-        let read = param("outputs").and_then(|value| outputs::read(&value).ok()).unwrap_or_default();
+    fn outputs_of<'p>(&self, param: &dyn Fn(&str) -> Option<&'p Value>) -> Vec<OutputPort> {
+        let read = param("outputs").and_then(|value| outputs::read(value).ok()).unwrap_or_default();
         let port =
             |(name, output): (String, Declared)| OutputPort { name: name.into(), gives: output.gives, about: "" };
         read.into_iter().map(port).collect()

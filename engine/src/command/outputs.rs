@@ -51,6 +51,16 @@ pub(super) struct Declared {
     pub(super) folder: bool,
 }
 
+/// As they stand in a key.
+pub(super) fn canonical(outputs: BTreeMap<String, Declared>) -> Value {
+    let fields = |output: Declared| {
+        let folder = output.folder.then(|| ("folder".to_owned(), Value::Bool(true)));
+        let fields = [("path".to_owned(), Value::String(output.path)), ("type".to_owned(), json!(output.gives))];
+        Value::Object(fields.into_iter().chain(folder).collect())
+    };
+    outputs.into_iter().map(|(name, output)| (name, fields(output))).collect()
+}
+
 /// Reads `outputs`, as it stands in the file or canonical.
 pub(super) fn read(value: &Value) -> Result<BTreeMap<String, Declared>, Vec<ParamProblem>> {
     let mut found: Vec<(String, Declared)> = Vec::new();
@@ -60,38 +70,38 @@ pub(super) fn read(value: &Value) -> Result<BTreeMap<String, Declared>, Vec<Para
         message,
         hint: Some(hint.to_owned()).filter(|hint| !hint.is_empty()),
     };
-    let mut add = |at: String, name: String, value: &Value| match one(value) {
-        _ if !is_name(&name) => {
+    let mut add = |at: &str, name: &str, value: &Value| match one(value) {
+        _ if !is_name(name) => {
             let hint = "letters, digits, `_` and `-`, starting with a letter: `{ name: path }` gives it another";
-            problems.push(problem(&at, format!("`{name}` can't be the name of an output"), hint));
+            problems.push(problem(at, format!("`{name}` can't be the name of an output"), hint));
         }
         Ok(output) => match found.iter().find(|(_, other)| overlap(&other.path, &output.path)) {
             Some((other, _)) if *other == name => {
                 let hint = "give them names: `{ one: a/x.csv, other: b/x.csv }`";
-                problems.push(problem(&at, format!("two outputs would be called `{name}`"), hint));
+                problems.push(problem(at, format!("two outputs would be called `{name}`"), hint));
             }
             Some((other, _)) => {
                 problems.push(problem(
-                    &at,
+                    at,
                     format!("`{}` is also in the output `{other}`", output.path),
                     "declare it once",
                 ));
             }
             None if found.iter().any(|(other, _)| *other == name) => {
                 let hint = "give them names: `{ one: a/x.csv, other: b/x.csv }`";
-                problems.push(problem(&at, format!("two outputs would be called `{name}`"), hint));
+                problems.push(problem(at, format!("two outputs would be called `{name}`"), hint));
             }
-            None => found.push((name, output)),
+            None => found.push((name.to_owned(), output)),
         },
         Err(message) => {
-            problems.push(problem(&at, message, "a path below the working folder, or `{ path: ..., type: ... }`"))
+            problems.push(problem(at, message, "a path below the working folder, or `{ path: ..., type: ... }`"))
         }
     };
     match value {
-        Value::Object(fields) => fields.iter().for_each(|(name, value)| add(name.clone(), name.clone(), value)),
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| add(name, name, value)),
         Value::Array(items) => items.iter().enumerate().for_each(|(i, value)| {
             let stem = value.as_str().and_then(|path| Path::new(path).file_stem()?.to_str()).unwrap_or_default();
-            add(i.to_string(), stem.replace(['.', ' '], "_"), value);
+            add(&i.to_string(), &stem.replace(['.', ' '], "_"), value);
         }),
         _ => {
             return Err(vec![problem("", "it must be a mapping of names to paths, or a list of paths".to_owned(), "")]);
@@ -151,8 +161,13 @@ pub(super) fn normal(path: &str, empty: bool) -> Result<(String, bool), String> 
     if !empty && path.contains('*') {
         return Err(format!("`{path}` is a pattern: name a folder, ending in `/`, and all in it is taken"));
     }
-    let parts: Vec<_> = path.split('/').filter(|part| !part.is_empty() && *part != ".").collect();
-    match parts.join("/") {
+    let own = |part: &&str| !part.is_empty() && *part != ".";
+    // Nearly all are plain.
+    let joined = match path.split('/').all(|part| own(&part)) {
+        true => path.to_owned(),
+        false => path.split('/').filter(own).collect::<Vec<_>>().join("/"),
+    };
+    match joined {
         path if path.is_empty() && empty => Ok((".".to_owned(), true)),
         path if path.is_empty() => Err("name a file or folder in it, not the working folder itself".to_owned()),
         joined => Ok((joined, path.ends_with('/'))),

@@ -173,17 +173,17 @@ impl Params {
     }
 
     /// What the key holds.
-    pub(super) fn canonical(&self) -> BTreeMap<String, Value> {
-        let run = match &self.run {
-            Run::Shell(text) => json!(text),
-            Run::Program(_) => json!(self.argv()),
+    pub(super) fn canonical(self) -> BTreeMap<String, Value> {
+        let run = match self.run {
+            Run::Shell(text) => Value::String(text),
+            Run::Program(argv) => json!(argv.iter().map(Scalar::text).collect::<Vec<_>>()),
         };
-        let env: BTreeMap<_, _> = self.env.iter().map(|(name, value)| (name, value.text())).collect();
+        let env = self.env.iter().map(|(name, value)| (name.clone(), Value::String(value.text()))).collect();
         let fields = [
             ("run", run),
-            ("outputs", json!(self.outputs)),
-            ("env", json!(env)),
-            ("workdir", json!(self.workdir)),
+            ("outputs", outputs::canonical(self.outputs)),
+            ("env", Value::Object(env)),
+            ("workdir", Value::String(self.workdir)),
             ("tools", json!(self.tools)),
             ("network", json!(self.network)),
             ("sandbox", json!(self.sandbox)),

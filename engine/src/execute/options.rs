@@ -82,7 +82,9 @@ impl Git {
     pub(crate) fn start(&self) {
         if let Some(reader) = self.0.clone() {
             // Without a thread, who asks first reads it.
-            let _ = std::thread::Builder::new().name("git".to_owned()).spawn(move || drop(LazyLock::force(&reader)));
+            let _ = std::thread::Builder::new().name("git".to_owned()).spawn(move || {
+                LazyLock::force(&reader);
+            });
         }
     }
 

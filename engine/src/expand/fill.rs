@@ -1,11 +1,12 @@
 //! A stage's `with` at each of its points, and its instances.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     rc::Rc,
     sync::Arc,
 };
 
+use indexmap::IndexMap;
 use petgraph::graph::DiGraph;
 use serde_json::Value;
 
@@ -116,7 +117,7 @@ impl Expansion<'_> {
         number: usize,
         kind: &Arc<dyn StageKind>,
         own: &Points,
-        bindings: Vec<BTreeMap<String, Binding>>,
+        bindings: Vec<IndexMap<String, Binding>>,
         filled: Vec<Rc<Filled>>,
     ) {
         let (name, stage) = self.stage(number);

@@ -42,7 +42,7 @@ pub(super) fn inputs(kind: Option<&Arc<dyn StageKind>>, stage: &StageSpec) -> Ve
 
 /// The output ports of a stage.
 pub(super) fn outputs(kind: Option<&Arc<dyn StageKind>>, with: Option<&Fields>) -> Vec<OutputPort> {
-    let param = |name: &str| with.and_then(|with| with.get(name).cloned());
+    let param = |name: &str| with.and_then(|with| with.get(name));
     kind.map(|kind| kind.outputs_of(&param)).unwrap_or_default()
 }
 

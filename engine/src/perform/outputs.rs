@@ -46,7 +46,7 @@ impl Task {
         job: &Job,
     ) -> Result<BTreeMap<String, FileTree>, NoResult> {
         let out = scratch.path().join("out");
-        let declared = self.kind.outputs_of(&|name| self.params.get(name).cloned());
+        let declared = self.kind.outputs_of(&|name| self.params.get(name));
         let undeclared = |port: &str| declared.iter().all(|output| output.name != port);
         for port in names(&out).map_err(NoResult::failed)?.iter().chain(report.included.keys()) {
             if undeclared(port) {

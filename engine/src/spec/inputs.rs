@@ -41,7 +41,7 @@ impl Input {
             Yaml::Mapping(_) => {
                 let mut gather = Vec::new();
                 for (key, value, place) in mapping("an input", value, &place, report) {
-                    match key.as_str() {
+                    match &*key {
                         "from" => {}
                         "gather" => gather = names("`gather`", "gather", value, &place, report),
                         _ => report.at(&place.key(), unknown(key, "an input", &["from", "gather", "files"])),
@@ -85,7 +85,7 @@ impl Input {
         let at = place.to("files");
         let mut paths = Json::Null;
         for (key, value, place) in mapping("an input", value, &place, report) {
-            match (key.as_str(), value) {
+            match (&*key, value) {
                 ("files", Yaml::String(one)) => paths = Json::Array(vec![Json::String(one.clone())]),
                 ("files", Yaml::Sequence(items)) if !items.is_empty() && items.iter().all(Yaml::is_string) => {
                     paths = json(value, &place, report)?;

@@ -81,7 +81,11 @@ impl<'a> Halves<'a> {
     }
 
     fn value(&self) -> Option<Value> {
-        let (first, second) = rayon::join(|| walk(self.first), || walk(&self.second));
+        // A thread that ends: what it allocated goes back to all, where one of a pool would keep it.
+        let (first, second) = std::thread::scope(|scope| {
+            let second = scope.spawn(|| walk(&self.second));
+            (walk(self.first), second.join().ok().flatten())
+        });
         let ((Value::Mapping(mut whole), some), (Value::Mapping(rest), more)) = (first?, second?) else { return None };
         for (key, value) in rest {
             match whole.get_mut(&key) {
