@@ -16,14 +16,10 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
-use crate::cli::{Cli, Command, LogFormat, Talk};
+use crate::cli::{Cli, LogFormat, Talk};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Models compute in workers.
-    if !matches!(cli.command, Command::Worker) {
-        memory::keep_little();
-    }
     trace(&cli.talk);
     arm_crash();
     match cmd::dispatch(&cli) {

@@ -46,6 +46,7 @@ use crate::{
     cli::{Cli, Command, Pipeline, Place},
     diagnostics,
     exit::Exit,
+    memory,
     output::Failure,
 };
 
@@ -113,7 +114,9 @@ fn overrides(args: &Pipeline) -> Result<Overrides, Failure> {
 /// Reads the pipeline and applies the overrides; all its problems, drawn, are the failure.
 fn pipeline(args: &Pipeline) -> Result<Graph, Failure> {
     let overrides = overrides(args)?;
-    load(&args.file, &registry_of(args), &overrides).map_err(|problems| Failure::usage(diagnostics::render(&problems)))
+    let graph = load(&args.file, &registry_of(args), &overrides);
+    memory::give_back();
+    graph.map_err(|problems| Failure::usage(diagnostics::render(&problems)))
 }
 
 /// A value that lives until the process ends. Taking a large graph apart piece by piece just before that takes time, and

@@ -35,6 +35,7 @@ pub(super) fn inputs(kind: Option<&Arc<dyn StageKind>>, stage: &StageSpec) -> Ve
         let files = stage.files.iter().filter(|files| ports.iter().all(|p| p.name != files.port));
         let names: Vec<_> =
             unknown.into_iter().map(|input| &input.port).chain(files.map(|files| &files.port)).collect();
+        ports.reserve_exact(names.len());
         ports.extend(names.into_iter().map(open));
     }
     ports
@@ -59,7 +60,7 @@ impl Expansion<'_> {
             return (Vec::new(), false);
         };
         let ports = &self.ports[number];
-        let mut wires = Vec::new();
+        let mut wires = Vec::with_capacity(stage.inputs.len());
         for input in &stage.inputs {
             if report.is_full() {
                 break;
