@@ -70,7 +70,7 @@ fn assert_outcome(fixtures: &Fixtures, name: &str, key: &str, tuned: &palinode_m
 fn full_finetuning_agrees() {
     for fixtures in all() {
         let names = fixtures.trained();
-        assert!(["gpt2", "llama"].iter().all(|name| names.iter().any(|found| found == name)), "{names:?}");
+        assert!(["gpt2", "llama", "opt"].iter().all(|name| names.iter().any(|found| found == name)), "{names:?}");
         for name in &names {
             let runs = &json(fixtures.path(&format!("expected/{name}/train.json")))["runs"];
             for mode in ["plain", "trainer"] {
