@@ -1,6 +1,7 @@
 //! Training, by what is tested.
 
 mod adapters;
+mod dropout;
 mod fixtures;
 mod golden;
 mod invariance;
