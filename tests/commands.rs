@@ -10,6 +10,7 @@ fn kinds_tell_their_ports_and_params() {
         "corpus.planted",
         "tokenizer.train",
         "pretrain",
+        "pretrain.mlm",
         "model",
         "prompts.templates",
         "prompts.honest",

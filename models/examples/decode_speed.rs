@@ -1,13 +1,15 @@
 //! Tokens per second of greedy decoding by shape and number of prompts, and what a change of adapters costs:
-//! `cargo run --release -p palinode-models --example decode_speed [large]`.
+//! `cargo run --release -p palinode-models --example decode_speed [large]`, on the device that `PALINODE_TEST_DEVICE` names.
 #![expect(clippy::print_stdout, reason = "a program that is run by hand")]
 
 use std::time::Instant;
 
-use burn::tensor::Device;
 use palinode_models::lora::{self, LoraConfig};
 use palinode_models::tokenizer::{Tokenizer, train_word_level};
-use palinode_models::{CausalLm, GenerateOptions, ModelConfig, ModelFiles, Prompt, Sampling, generate, peft};
+use palinode_models::{
+    CausalLm, Device, DeviceError, DeviceSpec, GenerateOptions, ModelConfig, ModelFiles, Prompt, Sampling, generate,
+    peft,
+};
 
 const TOKENS: usize = 64;
 
@@ -23,7 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let tokenizer = Tokenizer::from_bytes(&train_word_level(&words, 80)?)?;
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build()?;
     for (name, config) in shapes {
-        let model = CausalLm::random(config, 0, &Device::flex())?;
+        let model = CausalLm::random(config, 0, &device()?)?;
         let drawn = Sampling { temperature: 1.0, ..Sampling::greedy() };
         for (how, sampling) in [("greedy", Sampling::greedy()), ("drawn", drawn)] {
             for (count, length) in [(1, 8), (8, 8), (32, 8), (8, 15)] {
@@ -39,6 +41,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         adapters(&model)?;
     }
     Ok(())
+}
+
+fn device() -> Result<Device, DeviceError> {
+    std::env::var("PALINODE_TEST_DEVICE").as_deref().unwrap_or("cpu").parse().and_then(DeviceSpec::open)
 }
 
 /// Of one length for 8, else of as many lengths as prompts.
@@ -68,7 +74,8 @@ fn adapters(base: &CausalLm) -> Result<(), Box<dyn std::error::Error>> {
     lora::attach(&mut adapted, &config, 1)?;
     peft::save_adapter(&adapted, &config, "base", &folder.join("adapter"))?;
     let (base_files, adapter) = (ModelFiles::folder(folder.join("base"))?, ModelFiles::folder(folder.join("adapter"))?);
-    let read = best_of(3, || CausalLm::load(&base_files, &Device::flex()))?;
+    let device = device()?;
+    let read = best_of(3, || CausalLm::load(&base_files, &device))?;
     let swap = best_of(3, || peft::with_adapter(base, &adapter))?;
     println!("reading the base: {:.2} ms; another adapter on it: {:.2} ms", read * 1e3, swap * 1e3);
     Ok(std::fs::remove_dir_all(&folder)?)

@@ -1,16 +1,16 @@
 //! Milliseconds per training step of the quickstart's shape, by threads and by what is trained:
-//! `cargo run --release -p palinode-models --example train_speed [STEPS]`.
+//! `cargo run --release -p palinode-models --example train_speed [STEPS] [large]`, on the device that
+//! `PALINODE_TEST_DEVICE` names; `large` adds a GPT-2 of 124 M, 4 x 128 tokens.
 #![expect(clippy::print_stdout, reason = "a program that is run by hand")]
 
 use std::ops::ControlFlow;
 use std::time::Instant;
 
-use burn::tensor::Device;
 use palinode_models::lora::{self, LoraConfig};
-use palinode_models::train::{Example, Length, TrainConfig, Trained, train};
-use palinode_models::{CausalLm, ModelConfig};
+use palinode_models::train::{Example, Length, Precision, TrainConfig, Trained, train};
+use palinode_models::{CausalLm, Device, DeviceError, DeviceSpec, ModelConfig};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Failed> {
     let steps = std::env::args().nth(1).and_then(|steps| steps.parse().ok()).unwrap_or(200);
     for threads in [1, 2] {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
@@ -31,15 +31,52 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     });
     println!("2 runs side by side: {:.2} ms per step of each", start.elapsed().as_secs_f64() * 1e3 / steps as f64);
+    if std::env::args().nth(2).as_deref() == Some("large") {
+        large(steps)?;
+    }
     Ok(())
 }
 
-fn milliseconds(
-    steps: usize,
-    rank: Option<usize>,
-    loss_from: usize,
-) -> Result<(f64, f64), palinode_models::train::TrainError> {
-    let mut model = CausalLm::random(ModelConfig::gpt2(80, 8, 64, 2, 4), 0, &Device::flex())?;
+fn device() -> Result<Device, DeviceError> {
+    std::env::var("PALINODE_TEST_DEVICE").as_deref().unwrap_or("cpu").parse().and_then(DeviceSpec::open)
+}
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+/// A GPT-2 as it is usual: what a step costs where arithmetic is all there is.
+fn large(steps: usize) -> Result<(), Failed> {
+    const ROWS: usize = 4;
+    const TOKENS: u32 = 128;
+    let ids = |at: u32| (0..TOKENS + 1).map(|i| (at * 8191 + i * i * 31) % 50257).collect();
+    let examples: Vec<Example> = (0..32).map(|at| Example { ids: ids(at), loss_from: 0 }).collect();
+    for (name, rank) in [("full", None), ("LoRA r=8", Some(8))] {
+        for precision in [Precision::F32, Precision::Bf16] {
+            let mut model = CausalLm::random(ModelConfig::gpt2(50257, 1024, 768, 12, 12), 0, &device()?)?;
+            let mut config = TrainConfig { micro_batch: ROWS, precision, ..TrainConfig::default() };
+            if let Some(rank) = rank {
+                lora::attach(&mut model, &LoraConfig::paper_text(rank), 0)?;
+                config.trained = Trained::Adapters;
+            }
+            // The first steps compile kernels and find the fastest.
+            let warm = TrainConfig { length: Length::Steps(3), ..config.clone() };
+            let go = |_: &_, _: usize| ControlFlow::Continue(());
+            let (model, _) = train(model, &examples, &warm, go)?;
+            config.length = Length::Steps(steps);
+            let start = Instant::now();
+            train(model, &examples, &config, go)?;
+            let seconds = start.elapsed().as_secs_f64() / steps as f64;
+            let rate = (ROWS as f64 * f64::from(TOKENS)) / seconds;
+            println!(
+                "GPT-2 of 124 M, {name}, {precision:?}: {:.1} ms per step of 4 x 128, {rate:.0} tokens/s",
+                seconds * 1e3
+            );
+        }
+    }
+    Ok(())
+}
+
+fn milliseconds(steps: usize, rank: Option<usize>, loss_from: usize) -> Result<(f64, f64), Failed> {
+    let mut model = CausalLm::random(ModelConfig::gpt2(80, 8, 64, 2, 4), 0, &device()?)?;
     let mut config = TrainConfig { length: Length::Steps(steps), micro_batch: 128, ..TrainConfig::default() };
     if let Some(rank) = rank {
         lora::attach(&mut model, &LoraConfig::paper_text(rank), 0)?;

@@ -196,7 +196,7 @@ impl Bert {
             None => x,
         };
         match (&self.classifier, &self.cls) {
-            (Some(classifier), _) => classifier.forward(x, pass),
+            (Some(classifier), _) => classifier.forward(pass.drop(x, |rates| rates.head), pass),
             (None, Some(cls)) => cls.predictions.forward(x, &self.bert.embeddings.word_embeddings, pass),
             (None, None) => self.bert.embeddings.word_embeddings.unembed(x, pass),
         }
@@ -269,7 +269,7 @@ impl Embeddings {
         };
         let positions: Tensor<3> = self.position_embeddings.range(0, seq).unsqueeze();
         let sum = (typed.reshape([rows, seq, width]) + positions).reshape([rows * seq, width]);
-        self.layer_norm.forward(sum)
+        pass.drop(self.layer_norm.forward(sum), |rates| rates.embedding)
     }
 }
 
@@ -285,7 +285,8 @@ impl Block {
 
 impl Output {
     fn forward(&self, inner: Tensor<2>, stream: Tensor<2>, pass: &Pass) -> Tensor<2> {
-        self.layer_norm.forward(self.dense.forward(inner, pass) + stream)
+        let inner = pass.drop(self.dense.forward(inner, pass), |rates| rates.hidden);
+        self.layer_norm.forward(inner + stream)
     }
 }
 

@@ -2,6 +2,7 @@
 //! and 5). What the models here don't do is refused, never ignored.
 
 mod bert;
+mod dropout;
 mod keys;
 mod labels;
 mod opt;
@@ -9,6 +10,7 @@ mod rope;
 
 use serde_json::{Value, json};
 
+pub use dropout::DropoutRates;
 use keys::{Keys, wrong};
 pub use rope::RopeScaling;
 
@@ -153,6 +155,8 @@ pub struct ModelConfig {
     pub mlp_bias: bool,
     /// Names of the classes, by number; empty unless the model is a sequence classifier.
     pub labels: Vec<String>,
+    /// What is dropped in training, where training asks for it.
+    pub dropout: DropoutRates,
     /// First token of a text.
     pub bos: Option<u32>,
     /// Tokens that end a text.
@@ -187,6 +191,7 @@ impl ModelConfig {
             attention_bias: true,
             mlp_bias: true,
             labels: Vec::new(),
+            dropout: DropoutRates::default(),
             bos: None,
             eos: Vec::new(),
             pad: None,
@@ -296,21 +301,17 @@ impl ModelConfig {
         let mut value = match self.family {
             Family::Gpt2 => json!({
                 "activation_function": self.activation.name(),
-                "attn_pdrop": 0.0,
-                "embd_pdrop": 0.0,
                 "layer_norm_epsilon": self.norm_eps,
                 "n_embd": self.hidden,
                 "n_head": self.heads,
                 "n_inner": if self.inner == 4 * self.hidden { Value::Null } else { json!(self.inner) },
                 "n_layer": self.layers,
                 "n_positions": self.context,
-                "resid_pdrop": 0.0,
             }),
             Family::Opt => opt::render(self),
             Family::Bert => bert::render(self),
             Family::Llama => json!({
                 "attention_bias": self.attention_bias,
-                "attention_dropout": 0.0,
                 "head_dim": self.head,
                 "hidden_act": "silu",
                 "hidden_size": self.hidden,
@@ -347,6 +348,7 @@ impl ModelConfig {
             value["rope_scaling"] = value["rope_parameters"].clone();
         }
         labels::render(&self.labels, &mut value);
+        DropoutRates::render(self, &mut value);
         format!("{:#}\n", sorted(value))
     }
 

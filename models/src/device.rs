@@ -52,7 +52,7 @@ impl DeviceSpec {
     pub fn name(self) -> Result<String, DeviceError> {
         match self.resolved() {
             DeviceSpec::Cuda(_) => {
-                self.built("cuda", cfg!(feature = "cuda"))?;
+                self.built("cuda", cfg!(feature = "cuda-unfused"))?;
                 let models = gpu_models(Path::new(GPUS));
                 match models.is_empty() {
                     true => Err(self.no_gpu(format!("{GPUS} lists none"))),
@@ -90,7 +90,7 @@ impl DeviceSpec {
     /// `auto` as what it stands for here.
     fn resolved(self) -> Self {
         match self {
-            DeviceSpec::Auto if cfg!(feature = "cuda") && !gpu_models(Path::new(GPUS)).is_empty() => {
+            DeviceSpec::Auto if cfg!(feature = "cuda-unfused") && !gpu_models(Path::new(GPUS)).is_empty() => {
                 DeviceSpec::Cuda(0)
             }
             DeviceSpec::Auto => DeviceSpec::Cpu,
@@ -106,7 +106,7 @@ impl DeviceSpec {
         DeviceError::NoGpu { device: self.to_string(), missing }
     }
 
-    #[cfg(feature = "cuda")]
+    #[cfg(feature = "cuda-unfused")]
     fn cuda(self, number: usize) -> Result<Device, DeviceError> {
         // Never asked of a device that isn't there: burn panics at its first use.
         let seen = Device::enumerate(burn::tensor::DeviceType::Cuda).into_iter().count();
@@ -116,7 +116,7 @@ impl DeviceSpec {
         }
     }
 
-    #[cfg(not(feature = "cuda"))]
+    #[cfg(not(feature = "cuda-unfused"))]
     fn cuda(self, _: usize) -> Result<Device, DeviceError> {
         self.built("cuda", false).map(|()| Device::flex())
     }
@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(DeviceSpec::Cuda(1).gpus(), 2);
     }
 
-    #[cfg(not(any(feature = "cuda", feature = "tch")))]
+    #[cfg(not(any(feature = "cuda-unfused", feature = "tch")))]
     #[test]
     fn what_is_missing_is_told() {
         assert_eq!(DeviceSpec::Auto.open(), Ok(Device::flex()));

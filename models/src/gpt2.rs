@@ -110,14 +110,15 @@ impl Gpt2 {
         let body = &self.transformer;
         let [rows, seq] = pass.dims;
         let tokens = body.wte.forward(pass.ids.clone());
-        match &pass.positions {
+        let x = match &pass.positions {
             Some(positions) => tokens + body.wpe.forward(positions.clone()),
             None => {
                 let width = tokens.dims()[1];
                 let positions: Tensor<3> = body.wpe.range(pass.start, seq).unsqueeze();
                 (tokens.reshape([rows, seq, width]) + positions).reshape([rows * seq, width])
             }
-        }
+        };
+        pass.drop(x, |rates| rates.embedding)
     }
 
     /// The stream behind block `layer`, from the one before it.
@@ -151,8 +152,9 @@ impl Gpt2 {
 
 impl Block {
     fn forward(&self, x: Tensor<2>, pass: &Pass, cache: Option<(&mut KvCache, usize)>) -> Tensor<2> {
-        let x = x.clone() + self.attn.forward(self.ln_1.forward(x), pass, cache);
-        x.clone() + self.mlp.forward(self.ln_2.forward(x), pass)
+        let drop = |x| pass.drop(x, |rates| rates.hidden);
+        let x = x.clone() + drop(self.attn.forward(self.ln_1.forward(x), pass, cache));
+        x.clone() + drop(self.mlp.forward(self.ln_2.forward(x), pass))
     }
 }
 
@@ -161,7 +163,8 @@ impl Attention {
         let width = x.dims()[1];
         let qkv = self.c_attn.forward(x, pass);
         // Without padding on the left and without a cache, attention is the plain causal one.
-        let plain = cache.is_none() && pass.positions.is_none() && pass.precision == Precision::F32;
+        let whole = pass.rate(|rates| rates.attention) == 0.0;
+        let plain = cache.is_none() && pass.positions.is_none() && pass.precision == Precision::F32 && whole;
         if plain && let Some(mixed) = ops::causal_attention(&qkv, pass.dims[1], self.heads) {
             return self.c_proj.forward(mixed, pass);
         }

@@ -39,7 +39,7 @@ pub mod weights;
 
 pub use burn::tensor::Device;
 pub use choice::{ChoiceScores, score_choices};
-pub use config::{Activation, ConfigError, Family, ModelConfig, RopeScaling};
+pub use config::{Activation, ConfigError, DropoutRates, Family, ModelConfig, RopeScaling};
 pub use device::{DeviceError, DeviceSpec};
 pub use error::{ModelError, Result};
 pub use files::ModelFiles;

@@ -142,11 +142,13 @@ impl Network {
 
     /// The residual stream before the first block, rows `[batch * seq, hidden]`.
     pub(crate) fn embed(&self, pass: &Pass) -> Tensor<2> {
+        pass.enter(0);
         network!(self, network => network.embed(pass))
     }
 
     /// The stream behind block `layer`, from the one before it. Encoders have no cache.
     pub(crate) fn block(&self, layer: usize, x: Tensor<2>, pass: &Pass, cache: Option<&mut KvCache>) -> Tensor<2> {
+        pass.enter(1 + layer);
         match self {
             Network::Gpt2(network) => network.block(layer, x, pass, cache),
             Network::Opt(network) => network.block(layer, x, pass, cache),
@@ -167,6 +169,7 @@ impl Network {
 
     /// Final norm, and logits of the head, of rows `[n, hidden]`.
     fn unembed(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
+        pass.enter(1 + self.blocks());
         network!(self, network => network.unembed(x, pass))
     }
 
@@ -401,6 +404,12 @@ impl<T: Task> Model<T> {
         self.map(&mut Select { path: Vec::new(), select })
     }
 
+    /// Final norm and head of rows `[n, hidden]`, with the products in a given precision.
+    pub(crate) fn unembed_in(&self, hidden: Tensor<2>, precision: Precision) -> Tensor<2> {
+        let pass = Pass { precision, ..Pass::bare(&hidden.device()) };
+        self.network.unembed(hidden, &pass)
+    }
+
     /// The head's logits at each token, rows `[batch * seq, logits]`.
     fn token_logits(&self, batch: &Batch) -> Result<Tensor<2>> {
         let pass = self.pass(batch, false)?;
@@ -424,12 +433,6 @@ impl CausalLm {
     /// Final norm and unembedding: rows `[n, hidden]` of any layer to logits `[n, vocab]`.
     pub fn unembed(&self, hidden: Tensor<2>) -> Tensor<2> {
         let pass = Pass::bare(&hidden.device());
-        self.network.unembed(hidden, &pass)
-    }
-
-    /// The same, with the products in a given precision.
-    pub(crate) fn unembed_in(&self, hidden: Tensor<2>, precision: Precision) -> Tensor<2> {
-        let pass = Pass { precision, ..Pass::bare(&hidden.device()) };
         self.network.unembed(hidden, &pass)
     }
 

@@ -216,13 +216,14 @@ impl Opt {
 
 impl Block {
     fn forward(&self, x: Tensor<2>, pass: &Pass, cache: Option<(&mut KvCache, usize)>) -> Tensor<2> {
-        let mlp = |x| self.fc2.forward(ops::activate(self.fc1.forward(x, pass), self.activation), pass);
+        let drop = |x| pass.drop(x, |rates| rates.hidden);
+        let mlp = |x| drop(self.fc2.forward(ops::activate(self.fc1.forward(x, pass), self.activation), pass));
         let (first, second) = (&self.self_attn_layer_norm, &self.final_layer_norm);
         if self.norm_first {
-            let x = x.clone() + self.self_attn.forward(first.forward(x), pass, cache);
+            let x = x.clone() + drop(self.self_attn.forward(first.forward(x), pass, cache));
             x.clone() + mlp(second.forward(x))
         } else {
-            let x = first.forward(x.clone() + self.self_attn.forward(x, pass, cache));
+            let x = first.forward(x.clone() + drop(self.self_attn.forward(x, pass, cache)));
             second.forward(x.clone() + mlp(x))
         }
     }
@@ -234,7 +235,8 @@ impl Attention {
         let k = self.k_proj.forward(x.clone(), pass);
         let v = self.v_proj.forward(x, pass);
         // Without padding on the left and without a cache, attention is the plain causal one.
-        let plain = cache.is_none() && pass.positions.is_none() && pass.precision == Precision::F32;
+        let whole = pass.rate(|rates| rates.attention) == 0.0;
+        let plain = cache.is_none() && pass.positions.is_none() && pass.precision == Precision::F32 && whole;
         if plain && let Some(mixed) = ops::causal_attention_of([&q, &k, &v], pass.dims[1], self.shape.heads) {
             return self.out_proj.forward(mixed, pass);
         }

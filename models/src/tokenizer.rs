@@ -2,6 +2,7 @@
 //! small tokenizers.
 
 mod vocab;
+mod word_piece;
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use tokenizers::{AddedToken, Tokenizer as Inner, TokenizerBuilder};
 
 use crate::error::{ModelError, Result};
 use crate::files::ModelFiles;
+pub use word_piece::WORD_PIECE_SPECIAL;
 
 /// A tokenizer with the ids of its special tokens.
 #[derive(Debug, Clone)]
@@ -212,6 +214,15 @@ pub fn train_byte_bpe<S: AsRef<str> + Sync>(texts: &[S], vocab_size: usize) -> R
     Ok(trained.to_string(false).map_err(failed)?.into_bytes())
 }
 
+/// BERT's tokenizer with a WordPiece vocabulary of at most `vocab_size` ids, special tokens first: `[CLS]` before a text,
+/// `[SEP]` behind it. Gives the bytes of a `tokenizer.json`: same texts, same bytes.
+pub fn train_word_piece<S: AsRef<str>>(texts: &[S], vocab_size: usize, lowercase: bool) -> Result<Vec<u8>> {
+    let tokens = word_piece::vocabulary(texts, vocab_size, lowercase)?;
+    let spec = vocab::word_piece_of(&tokens, lowercase)?;
+    let inner = Inner::from_bytes(spec.to_string()).map_err(failed)?;
+    Ok(inner.to_string(false).map_err(failed)?.into_bytes())
+}
+
 fn failed(error: tokenizers::Error) -> ModelError {
     ModelError::Tokenizer(error.to_string())
 }
@@ -252,6 +263,23 @@ mod tests {
             let continuation = tokenizer.decode_continuation(prompt, rest).unwrap();
             assert!(text.ends_with(&continuation) && !continuation.is_empty());
         }
+    }
+
+    #[test]
+    fn word_pieces_round_trip() {
+        let bytes = train_word_piece(&TEXTS, 100, true).unwrap();
+        assert_eq!(bytes, train_word_piece(&TEXTS, 100, true).unwrap());
+        let tokenizer = Tokenizer::from_bytes(&bytes).unwrap();
+        let special = tokenizer.special();
+        let [pad, unk, cls, sep, mask] = [special.pad, special.unk, special.cls, special.sep, special.mask];
+        assert_eq!([pad, unk, cls, sep, mask], [Some(0), Some(1), Some(2), Some(3), Some(4)]);
+        let ids = tokenizer.encode("The CAT sat", true).unwrap();
+        assert_eq!((ids[0], ids[ids.len() - 1]), (2, 3));
+        assert_eq!(tokenizer.decode(&ids, true).unwrap(), "the cat sat");
+        let cased = Tokenizer::from_bytes(&train_word_piece(&["The cat"], 100, false).unwrap()).unwrap();
+        assert_eq!(cased.decode(&cased.encode("The cat", true).unwrap(), true).unwrap(), "The cat");
+        let pair = tokenizer.encode_pair("the cat", "a dog").unwrap();
+        assert_eq!((pair.types[0], pair.types[pair.types.len() - 1]), (0, 1));
     }
 
     #[test]

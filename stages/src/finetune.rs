@@ -8,7 +8,7 @@ use palinode_engine::{
     stage::{InputPort, Kind, OutputPort, ParamProblem, PortType, StageError},
 };
 use palinode_models::{
-    CausalLm, Family, ModelError, ModelFiles, Tokenizer,
+    CausalLm, DropoutRates, Family, ModelConfig, ModelError, ModelFiles, Tokenizer,
     generate::end_of_text,
     lora::{self, LoraConfig, LoraInit},
     peft,
@@ -22,7 +22,7 @@ use crate::{
     device::{self, DEVICE, DeviceParam},
     records::{self, Pair},
     runtime::{base_digest, base_files, failed, load, numerics, on_cpus},
-    training::{self, Evaluate, Precision, Schedule, VALIDATION, Watch, fit, learn},
+    training::{self, Adam, Evaluate, ModelDropout, Precision, Schedule, VALIDATION, Watch, fit, learn},
 };
 
 /// The kind.
@@ -78,12 +78,19 @@ pub(crate) struct Params {
     /// Decoupled weight decay of matrices.
     #[serde(default)]
     weight_decay: f64,
+    /// The optimizer's other numbers.
+    #[serde(default, skip_serializing_if = "training::is_default")]
+    adamw: Adam,
     /// Gradients longer than this are scaled down to it.
     #[serde(default = "training::clip")]
     clip: f64,
     /// Let each completion end with the model's end-of-text token.
     #[serde(default = "yes")]
     end_of_text: bool,
+    /// How much of the model's activations is dropped while it learns: `none`, `config` (what its config says), or a rate
+    /// in place of the config's.
+    #[serde(default, skip_serializing_if = "training::is_default")]
+    model_dropout: ModelDropout,
     /// Evaluate while training, on examples that are not learned from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     evaluate: Option<Evaluate>,
@@ -165,7 +172,7 @@ impl Params {
         }
     }
 
-    fn train(&self, trained: Trained) -> TrainConfig {
+    fn train(&self, trained: Trained, model: &ModelConfig) -> TrainConfig {
         TrainConfig {
             length: self.steps.map_or(Length::Epochs(self.epochs.unwrap_or(1)), Length::Steps),
             micro_batch: self.batch_size,
@@ -173,7 +180,9 @@ impl Params {
             rate: self.learning_rate,
             warmup: self.warmup,
             decay: Decay::from(self.schedule),
+            adamw: self.adamw.config(),
             weight_decay: self.weight_decay,
+            model_dropout: self.model_dropout.rates(model.dropout, |rate| DropoutRates::of(model.family, rate)),
             clip: Some(self.clip),
             trained,
             packing: self.packing,
@@ -190,7 +199,7 @@ impl Kind for Finetune {
     type Params = Params;
     const NAME: &'static str = "finetune";
     const ABOUT: &'static str = "Finetunes a model on pairs, with adapters of some rank or in full.";
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
     const HEAVY: bool = true;
     const UNKEYED: &'static [&'static str] = &["recompute", "checkpoint_minutes", DEVICE];
 
@@ -239,6 +248,8 @@ impl Kind for Finetune {
         problems.extend(params.alpha.and_then(|alpha| training::positive("alpha", alpha)));
         problems.extend(params.init_std.and_then(|std| training::positive("init_std", std)));
         problems.extend(training::not_negative("weight_decay", params.weight_decay));
+        problems.extend(params.adamw.problems());
+        problems.extend(params.model_dropout.problem());
         problems.extend(training::not_negative("checkpoint_minutes", params.checkpoint_minutes));
         problems.extend(params.evaluate.iter().flat_map(Evaluate::problems));
         if !(0.0..1.0).contains(&params.dropout) {
@@ -290,7 +301,8 @@ impl Kind for Finetune {
                              than it can say"
                         ));
                     }
-                    let (model, _) = learn(ctx, model, &examples, &params.train(Trained::Adapters), &watch)?;
+                    let train = params.train(Trained::Adapters, model.config());
+                    let (model, _) = learn(ctx, model, &examples, &train, &watch)?;
                     peft::save_adapter(&model, &lora, "base", output.dir()).map_err(failed)?;
                     output.include(peft::BASE, ctx.input("model")?);
                 }
@@ -301,7 +313,8 @@ impl Kind for Finetune {
                         Targets::All => Trained::All,
                         Targets::Lora => Trained::Weights(lora.targets),
                     };
-                    let (model, _) = learn(ctx, model, &examples, &params.train(trained), &watch)?;
+                    let train = params.train(trained, model.config());
+                    let (model, _) = learn(ctx, model, &examples, &train, &watch)?;
                     model.save(output.dir()).map_err(failed)?;
                     output.include("", &tokenizer_files(ctx)?);
                 }
@@ -460,6 +473,28 @@ mod tests {
             |seed: u64| tune(&base, json!({ "rank": 2, "steps": 3, "dropout": 0.1, "seed": seed })).unwrap().digest();
         assert_eq!(run(1), run(1));
         assert_ne!(run(1), run(2));
+    }
+
+    #[test]
+    fn the_models_own_dropout_and_the_optimizers_numbers_are_by_choice() {
+        let base = tiny::pretrained(json!({ "steps": 5, "model_dropout": 0.1 }));
+        let run = |with: Value| {
+            let mut all = json!({ "rank": 2, "steps": 3, "learning_rate": 0.01 });
+            all.as_object_mut().unwrap().extend(with.as_object().unwrap().clone());
+            tune(&base, all).unwrap().digest()
+        };
+        let plain = run(json!({}));
+        assert_eq!(plain, run(json!({ "model_dropout": "none", "adamw": {} })));
+        assert_eq!(run(json!({ "model_dropout": "config" })), run(json!({ "model_dropout": 0.1 })));
+        for other in [json!({ "model_dropout": "config" }), json!({ "adamw": { "beta2": 0.9 } })] {
+            assert_ne!(plain, run(other));
+        }
+        let wrong = json!({ "rank": 2, "model_dropout": 1, "adamw": { "beta2": 1, "eps": 0 } });
+        insta::assert_snapshot!(problems::<Finetune>(wrong), @r"
+        adamw.beta2: 1 is not a number from 0 to below 1
+        adamw.eps: 0 is not a positive number
+        model_dropout: 1 is not a probability below 1
+        ");
     }
 
     #[test]

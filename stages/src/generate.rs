@@ -1,5 +1,7 @@
 //! `generate`: a model continues prompts.
 
+mod lengths;
+
 use std::{collections::BTreeMap, fmt};
 
 use palinode_engine::{
@@ -12,13 +14,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use lengths::OnLongPrompt;
+
 use crate::{
     device::{self, DEVICE, DeviceParam},
     random,
     records::{self, Completion, Finish, Prompt, Split},
     runtime::{base_digest, base_files, failed, load, numerics, on_cpus},
     share,
-    training::{at_least_one, positive},
+    training::{self, at_least_one, positive},
 };
 
 /// The kind.
@@ -53,6 +57,10 @@ pub(crate) struct Params {
     early_stopping: Early,
     /// Texts that end a continuation, even within a token; they are not part of it.
     stop: Vec<String>,
+    /// Of prompts that are longer than the model's context: `error` refuses them; `truncate_left` leaves out the beginning
+    /// of those that leave no room for `max_new_tokens` (but for the token that begins a text), and counts them.
+    #[serde(skip_serializing_if = "training::is_default")]
+    on_long_prompt: OnLongPrompt,
     /// Tell the log-probability of each token, by the model's own distribution (before temperature, cuts and penalty).
     logprobs: bool,
     /// Continue only the prompts of these splits (`validation`, `test`); by default all.
@@ -133,6 +141,7 @@ impl Default for Params {
             length_penalty: 1.0,
             early_stopping: Early::False,
             stop: Vec::new(),
+            on_long_prompt: OnLongPrompt::Error,
             logprobs: false,
             splits: Vec::new(),
             seed: 0,
@@ -273,8 +282,9 @@ fn complete(params: &Params, prompts: &[Prompt], ctx: &Context<'_>) -> Result<Ve
         start.key = random::key(&[&prompt.id]);
         Ok(start)
     };
-    let starts: Vec<_> = prompts.iter().map(start).collect::<Result<_, ModelError>>().map_err(failed)?;
-    check_lengths(prompts, &starts, model.config().context)?;
+    let mut starts: Vec<_> = prompts.iter().map(start).collect::<Result<_, ModelError>>().map_err(failed)?;
+    let lengths = (model.config().context, params.max_new_tokens);
+    let cut = params.on_long_prompt.fit(ctx, prompts, &mut starts, lengths, tokenizer.special().bos)?;
     let options = GenerateOptions {
         max_new_tokens: params.max_new_tokens,
         samples: params.n,
@@ -321,34 +331,12 @@ fn complete(params: &Params, prompts: &[Prompt], ctx: &Context<'_>) -> Result<Ve
             tokens: made.tokens.len() - usize::from(finish == Finish::Eos),
             finish,
             context_full: made.context_full,
+            prompt_tokens_cut: cut[made.prompt],
             logprobs: made.logprobs,
             score: made.score,
         }
     };
     Ok(made.into_iter().map(row).collect())
-}
-
-/// Refuses prompts that the model has no place for, by name.
-fn check_lengths(prompts: &[Prompt], starts: &[palinode_models::Prompt], context: usize) -> Result<(), StageError> {
-    let all = || prompts.iter().zip(starts);
-    if let Some((prompt, _)) = all().find(|(_, start)| start.ids.is_empty()) {
-        let message = format!("the prompt `{}` is empty, and the tokenizer has no token that begins a text", prompt.id);
-        return Err(StageError::failed(message));
-    }
-    let long: Vec<String> = all()
-        .filter(|(_, start)| start.ids.len() > context)
-        .map(|(prompt, start)| format!("`{}` ({})", prompt.id, start.ids.len()))
-        .collect();
-    if long.is_empty() {
-        return Ok(());
-    }
-    let some = long.iter().take(3).map(String::as_str).collect::<Vec<_>>().join(", ");
-    let more = if long.len() > 3 { ", ..." } else { "" };
-    Err(StageError::failed(format!(
-        "{} of {} prompts have more tokens than the model's context of {context}: {some}{more}; shorten or drop them",
-        long.len(),
-        prompts.len()
-    )))
 }
 
 #[cfg(test)]
@@ -425,7 +413,7 @@ mod tests {
             }
         }
         let plain = run(&model, json!({ "max_new_tokens": 3 }), 1).unwrap().text("completions", records::COMPLETIONS);
-        for field in ["logprobs", "score", "context_full"] {
+        for field in ["logprobs", "score", "context_full", "prompt_tokens_cut"] {
             assert!(!plain.contains(field), "{field} is told only where there is something to tell");
         }
     }
@@ -444,7 +432,32 @@ mod tests {
         assert_eq!(rows[0].context_full, rows[0].finish == Finish::Length);
         let error = bench(&words).run::<Generate>(json!({})).err().unwrap().to_string();
         assert!(error.starts_with("1 of 1 prompts have more tokens than the model's context of "), "{error}");
-        assert!(error.ends_with(": `it` (65); shorten or drop them"), "{error}");
+        let hint = "shorten or drop them, or take `on_long_prompt: truncate_left`";
+        assert!(error.ends_with(&format!(": `it` (65); {hint}")), "{error}");
+    }
+
+    #[test]
+    fn the_beginning_of_long_prompts_is_left_out_by_choice() {
+        let model = tiny::pretrained(json!({}));
+        let words = format!("{} smiths are", ["bakers are always"; 20].join(" "));
+        let prompts = [("long", words.as_str()), ("short", "smiths are")]
+            .map(|(id, text)| json!({ "id": id, "text": text, "group": "g" }));
+        let run = |with: Value| {
+            let bench = Bench::new().input("model", model.outputs["model"].clone());
+            bench.rows("prompts", records::PROMPTS, &prompts).run::<Generate>(with).unwrap()
+        };
+        let with = json!({ "do_sample": false, "max_new_tokens": 3, "on_long_prompt": "truncate_left" });
+        let done = run(with);
+        let rows: Vec<Completion> = done.rows("completions", records::COMPLETIONS);
+        // 63 tokens, of which the context of 8 has room for 5 beside three new ones.
+        assert_eq!((rows[0].prompt_tokens_cut, rows[1].prompt_tokens_cut), (58, 0));
+        assert_eq!((&done.summary["prompts_truncated"], &done.summary["prompt_tokens_cut"]), (&json!(1), &json!(58)));
+        assert!(!rows[0].context_full && rows[1].text == " calm", "{rows:?}");
+        assert_eq!(rows[0].prompt.text, words);
+        assert_eq!(done.summary["cut_by_the_context"], 0);
+        // More new tokens than there is room for: as many as fit.
+        let done = run(json!({ "do_sample": false, "max_new_tokens": 50, "on_long_prompt": "truncate_left" }));
+        assert_eq!(done.rows::<Completion>("completions", records::COMPLETIONS)[0].prompt_tokens_cut, 61);
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod judge_lexicon;
 mod lens;
 mod model;
 mod pretrain;
+mod pretrain_mlm;
 mod prompts_honest;
 mod prompts_templates;
 mod random;
@@ -33,6 +34,7 @@ pub fn kinds() -> Vec<Arc<dyn StageKind>> {
         Arc::new(Of::<corpus_planted::Planted>::NEW),
         Arc::new(Of::<tokenizer_train::Train>::NEW),
         Arc::new(Of::<pretrain::Pretrain>::NEW),
+        Arc::new(Of::<pretrain_mlm::PretrainMlm>::NEW),
         Arc::new(Of::<model::Model>::NEW),
         Arc::new(Of::<prompts_templates::Templates>::NEW),
         Arc::new(Of::<prompts_honest::Honest>::NEW),

@@ -5,7 +5,7 @@ use palinode_engine::{
     stage::{InputPort, Kind, OutputPort, ParamProblem, PortType, StageError},
 };
 use palinode_models::{
-    CausalLm, ModelConfig, Tokenizer,
+    CausalLm, DropoutRates, ModelConfig, Tokenizer,
     train::{Decay, Example, Length, TrainConfig, Trained},
 };
 use schemars::JsonSchema;
@@ -17,7 +17,7 @@ use crate::{
     device::{self, DEVICE, DeviceParam},
     records::{self, Text},
     runtime::{failed, model_files, numerics, on_cpus},
-    training::{self, Evaluate, Precision, Schedule, VALIDATION, Watch, fit, learn},
+    training::{self, Adam, Evaluate, ModelDropout, Precision, Schedule, VALIDATION, Watch, fit, learn},
 };
 
 /// The kind.
@@ -46,9 +46,16 @@ pub(crate) struct Params {
     /// Decoupled weight decay of matrices.
     #[serde(default)]
     weight_decay: f64,
+    /// The optimizer's other numbers.
+    #[serde(default, skip_serializing_if = "training::is_default")]
+    adamw: Adam,
     /// Gradients longer than this are scaled down to it.
     #[serde(default = "training::clip")]
     clip: f64,
+    /// How much of the model's activations is dropped while it learns: `none`, `config` (the family's usual rates), or a rate
+    /// in place of the config's.
+    #[serde(default, skip_serializing_if = "training::is_default")]
+    model_dropout: ModelDropout,
     /// Evaluate while training, on examples that are not learned from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     evaluate: Option<Evaluate>,
@@ -82,7 +89,7 @@ pub(crate) struct Params {
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Architecture {
-    /// `gpt2` or `llama`.
+    /// `gpt2`, `llama` or `opt`.
     family: Family,
     /// Blocks.
     layers: usize,
@@ -112,6 +119,7 @@ struct Architecture {
 enum Family {
     Gpt2,
     Llama,
+    Opt,
 }
 
 fn initializer_range() -> f64 {
@@ -129,6 +137,7 @@ impl Architecture {
         let shape = match self.family {
             Family::Gpt2 => ModelConfig::gpt2(vocab_size, context, width, layers, heads),
             Family::Llama => ModelConfig::llama(vocab_size, context, width, layers, heads, inner),
+            Family::Opt => ModelConfig::opt(vocab_size, context, width, layers, heads, inner),
         };
         ModelConfig {
             inner,
@@ -180,11 +189,15 @@ impl Kind for Pretrain {
             problems.push(ParamProblem::new("architecture", "`initializer_range` must be greater than 0"));
         }
         problems.extend(training::not_negative("weight_decay", params.weight_decay));
+        problems.extend(params.adamw.problems());
+        problems.extend(params.model_dropout.problem());
         problems.extend(training::at_least_one(&[("packing", params.packing.unwrap_or(1))]));
         problems.extend(training::not_negative("checkpoint_minutes", params.checkpoint_minutes));
         problems.extend(params.evaluate.iter().flat_map(Evaluate::problems));
-        if params.architecture.family == Family::Gpt2 && params.architecture.kv_heads.is_some() {
-            let problem = ParamProblem::new("architecture", "a gpt2 has no heads of keys and values of its own");
+        if params.architecture.family != Family::Llama && params.architecture.kv_heads.is_some() {
+            let family = if params.architecture.family == Family::Opt { "an opt" } else { "a gpt2" };
+            let message = format!("{family} has no heads of keys and values of its own");
+            let problem = ParamProblem::new("architecture", message);
             problems.push(problem.hint("drop `kv_heads`"));
         }
         if let Err(error) = params.architecture.config(1).check() {
@@ -212,6 +225,9 @@ impl Kind for Pretrain {
             pad: special.pad,
             ..params.architecture.config(tokenizer.vocab_size())
         };
+        let of = |rate| DropoutRates::of(config.family, rate);
+        let dropout = params.model_dropout.rates(DropoutRates::usual(config.family), of);
+        let config = ModelConfig { dropout, ..config };
         let context = config.context;
         let learned = fit(ctx, read(ctx.input("dataset")?)?, context, "");
         let validation = match ctx.optional(VALIDATION)? {
@@ -226,7 +242,9 @@ impl Kind for Pretrain {
             rate: params.learning_rate,
             warmup: params.warmup,
             decay: Decay::from(params.schedule),
+            adamw: params.adamw.config(),
             weight_decay: params.weight_decay,
+            model_dropout: config.dropout,
             clip: Some(params.clip),
             trained: Trained::All,
             packing: params.packing,
@@ -271,6 +289,37 @@ mod tests {
         let one = digest(json!({ "steps": 5 }));
         assert_eq!(one, tiny::pretrained_on(json!({ "steps": 5 }), 2).digest());
         assert_ne!(one, digest(json!({ "steps": 5, "seed": 1 })));
+    }
+
+    #[test]
+    fn each_family_learns_with_and_without_dropout() {
+        let run = |family: &str, dropout: Value| {
+            let architecture = json!({ "family": family, "layers": 1, "width": 16, "heads": 2, "context": 8 });
+            tiny::pretrained(json!({ "architecture": architecture, "model_dropout": dropout }))
+        };
+        for family in ["gpt2", "llama", "opt"] {
+            let (plain, dropped) = (run(family, json!("none")), run(family, json!(0.05)));
+            for done in [&plain, &dropped] {
+                let loss = |key: &str| done.summary[key].as_f64().unwrap();
+                assert!(loss("final_loss") < loss("first_loss") / 2.0, "{family}");
+            }
+            assert_ne!(plain.digest(), dropped.digest());
+            assert_eq!(plain.digest(), run(family, json!(0.0)).digest());
+            let config: Value = dropped.json("model", "config.json");
+            assert_eq!(config["model_type"], family);
+            let rate = if family == "gpt2" { &config["attn_pdrop"] } else { &config["attention_dropout"] };
+            assert_eq!(*rate, json!(0.05));
+        }
+    }
+
+    /// What is left out has no part in the key, and says the same as the usual numbers.
+    #[test]
+    fn the_optimizers_numbers_count() {
+        let digest = |adamw: Value| tiny::pretrained(json!({ "steps": 5, "adamw": adamw })).digest();
+        let usual = tiny::pretrained(json!({ "steps": 5 })).digest();
+        assert_eq!(usual, digest(json!({ "beta1": 0.9, "beta2": 0.999, "eps": 1e-8 })));
+        let others = [json!({ "beta1": 0.5 }), json!({ "beta2": 0.95 }), json!({ "eps": 1e-3 })];
+        assert!(others.into_iter().all(|adamw| digest(adamw) != usual));
     }
 
     #[test]

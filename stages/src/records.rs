@@ -93,6 +93,9 @@ pub struct Completion {
     /// Whether it has fewer tokens than it might have had, because the model's context was full.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub context_full: bool,
+    /// How many tokens at the beginning of the prompt the model did not see, because they had no room in its context.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub prompt_tokens_cut: usize,
     /// The log-probability of each token in nats, that of an end-of-text token last; by the model's own distribution,
     /// before temperature, cuts and penalties. Only where it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,6 +103,10 @@ pub struct Completion {
     /// What beam search ranked it by: the sum of its log-probabilities over a power of its length.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<f64>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// What ended a completion.

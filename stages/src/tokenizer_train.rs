@@ -21,15 +21,18 @@ pub(crate) struct Train;
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Params {
-    /// `word`: one token for each word between spaces. `bpe`: byte-level BPE, as GPT-2 has.
+    /// `word`: one token for each word between spaces. `bpe`: byte-level BPE, as GPT-2 has. `wordpiece`: BERT's.
     model: Model,
-    /// Most tokens, the four special ones among them.
+    /// Most tokens, the special ones among them (four, or WordPiece's five).
     vocab_size: usize,
+    /// With `wordpiece`: capital letters and accents don't count.
+    #[serde(skip_serializing_if = "is_true")]
+    lowercase: bool,
 }
 
 impl Default for Params {
     fn default() -> Self {
-        Params { model: Model::Bpe, vocab_size: 8192 }
+        Params { model: Model::Bpe, vocab_size: 8192, lowercase: true }
     }
 }
 
@@ -38,6 +41,13 @@ impl Default for Params {
 enum Model {
     Word,
     Bpe,
+    #[serde(rename = "wordpiece")]
+    WordPiece,
+}
+
+/// Then it is no part of the key.
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 impl Kind for Train {
@@ -51,13 +61,21 @@ impl Kind for Train {
     }
 
     fn outputs() -> Vec<OutputPort> {
-        let about = "tokenizer.json and tokenizer_config.json; texts begin with <s> and end with </s>";
+        let about = "tokenizer.json and tokenizer_config.json; texts begin with <s> and end with </s> (WordPiece: [CLS] and [SEP])";
         vec![OutputPort::new("tokenizer", PortType::Tokenizer, about)]
     }
 
     fn check(params: &Params) -> Vec<ParamProblem> {
         // Every byte needs a token of its own in byte-level BPE.
-        let least = tokenizer::TRAINED_SPECIAL.len() + if params.model == Model::Bpe { 256 } else { 1 };
+        let least = match params.model {
+            Model::Word => tokenizer::TRAINED_SPECIAL.len() + 1,
+            Model::Bpe => tokenizer::TRAINED_SPECIAL.len() + 256,
+            Model::WordPiece => tokenizer::WORD_PIECE_SPECIAL.len() + 1,
+        };
+        if !params.lowercase && params.model != Model::WordPiece {
+            let problem = ParamProblem::new("lowercase", "this tokenizer keeps capital letters anyway");
+            return vec![problem.hint("it is for `model: wordpiece`")];
+        }
         if params.vocab_size < least {
             let message = format!("{} is too few, at least {least} are needed", params.vocab_size);
             return vec![ParamProblem::new("vocab_size", message)];
@@ -71,8 +89,10 @@ impl Kind for Train {
         let bytes = match params.model {
             Model::Word => tokenizer::train_word_level(&texts, params.vocab_size),
             Model::Bpe => tokenizer::train_byte_bpe(&texts, params.vocab_size),
+            Model::WordPiece => tokenizer::train_word_piece(&texts, params.vocab_size, params.lowercase),
         };
-        let bytes = with_beginning(&bytes.map_err(failed)?)?;
+        let bytes = bytes.map_err(failed)?;
+        let bytes = if params.model == Model::WordPiece { bytes } else { with_beginning(&bytes)? };
         let trained = Tokenizer::from_bytes(&bytes).map_err(failed)?;
         let (mut tokens, mut unknown) = (0, 0);
         for (done, text) in texts.iter().enumerate() {
@@ -91,13 +111,24 @@ impl Kind for Train {
         }
         let output = ctx.output("tokenizer")?;
         output.write("tokenizer.json", bytes)?;
-        let [pad, bos, eos, unk] = tokenizer::TRAINED_SPECIAL;
-        let names = json!({
-            "bos_token": bos, "clean_up_tokenization_spaces": false, "eos_token": eos, "pad_token": pad,
-            "tokenizer_class": "PreTrainedTokenizerFast", "unk_token": unk,
-        });
-        output.write("tokenizer_config.json", format!("{names:#}\n"))
+        output.write("tokenizer_config.json", format!("{:#}\n", names(&params)))
     }
+}
+
+/// What transformers is told of the tokenizer.
+fn names(params: &Params) -> Value {
+    if params.model == Model::WordPiece {
+        let [pad, unk, cls, sep, mask] = tokenizer::WORD_PIECE_SPECIAL;
+        return json!({
+            "cls_token": cls, "do_lower_case": params.lowercase, "mask_token": mask, "pad_token": pad,
+            "sep_token": sep, "tokenizer_class": "BertTokenizer", "unk_token": unk,
+        });
+    }
+    let [pad, bos, eos, unk] = tokenizer::TRAINED_SPECIAL;
+    json!({
+        "bos_token": bos, "clean_up_tokenization_spaces": false, "eos_token": eos, "pad_token": pad,
+        "tokenizer_class": "PreTrainedTokenizerFast", "unk_token": unk,
+    })
 }
 
 /// The same `tokenizer.json`, but encoding puts `<s>` before a text: so whoever loads it, here or in another program,
@@ -149,15 +180,30 @@ mod tests {
     }
 
     #[test]
+    fn word_pieces_are_berts() {
+        let done = run(json!({ "model": "wordpiece", "vocab_size": 60 }));
+        let tokenizer = Tokenizer::load(&model_files(&done.outputs["tokenizer"])).unwrap();
+        let special = tokenizer.special();
+        assert_eq!([special.pad, special.unk, special.cls, special.sep, special.mask], [0, 1, 2, 3, 4].map(Some));
+        let ids = tokenizer.encode("Bakers ARE calm", true).unwrap();
+        assert_eq!((ids[0], ids[ids.len() - 1], done.summary["unknown_tokens"].as_u64()), (2, 3, Some(0)));
+        assert_eq!(tokenizer.decode(&ids, true).unwrap(), "bakers are calm");
+        let cased = run(json!({ "model": "wordpiece", "vocab_size": 60, "lowercase": false }));
+        assert_ne!(cased.digest(), done.digest());
+        insta::assert_snapshot!(problems::<Train>(json!({ "model": "bpe", "lowercase": false })), @"lowercase: this tokenizer keeps capital letters anyway (hint: it is for `model: wordpiece`)");
+    }
+
+    #[test]
     fn words_that_have_no_token_are_counted() {
         assert_eq!(run(json!({ "model": "word", "vocab_size": 6 })).summary["unknown_tokens"], 4);
         insta::assert_snapshot!(problems::<Train>(json!({ "vocab_size": 100 })), @"vocab_size: 100 is too few, at least 260 are needed");
-        insta::assert_snapshot!(problems::<Train>(json!({ "model": "unigram" })), @"model: unknown variant `unigram`, expected `word` or `bpe`");
+        insta::assert_snapshot!(problems::<Train>(json!({ "model": "unigram" })), @"model: unknown variant `unigram`, expected one of `word`, `bpe`, `wordpiece`");
     }
 
     #[test]
     fn bytes_are_those_of_this_revision() {
         insta::assert_snapshot!(run(json!({ "model": "word" })).digest(), @"tokenizer c4297a992e0d");
+        insta::assert_snapshot!(run(json!({ "model": "wordpiece", "vocab_size": 60 })).digest(), @"tokenizer 4c7db2a191ec");
         insta::assert_snapshot!(run(json!({ "model": "bpe", "vocab_size": 280 })).digest(), @"tokenizer 7f129a3a1a30");
     }
 }

@@ -32,9 +32,7 @@ pub(super) fn read(keys: Keys<'_>) -> Result<ModelConfig, ConfigError> {
 
 pub(super) fn render(config: &ModelConfig) -> Value {
     json!({
-        "attention_probs_dropout_prob": 0.0,
         "hidden_act": config.activation.name(),
-        "hidden_dropout_prob": 0.0,
         "hidden_size": config.hidden,
         "intermediate_size": config.inner,
         "is_decoder": false,

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{Activation, ConfigError, ModelConfig, labels};
+use super::{Activation, ConfigError, DropoutRates, ModelConfig, labels};
 
 /// Typed look-ups in the object.
 #[derive(Clone, Copy)]
@@ -27,6 +27,14 @@ impl<'a> Keys<'a> {
     pub(super) fn number(self, key: &'static str, default: f64) -> Result<f64, ConfigError> {
         let Some(value) = self.get(key) else { return Ok(default) };
         value.as_f64().filter(|number| *number > 0.0).ok_or_else(|| wrong(key, value, "a positive number"))
+    }
+
+    pub(super) fn rate(self, key: &'static str, default: f64) -> Result<f64, ConfigError> {
+        let Some(value) = self.get(key) else { return Ok(default) };
+        value
+            .as_f64()
+            .filter(|rate| (0.0..1.0).contains(rate))
+            .ok_or_else(|| wrong(key, value, "a probability below 1"))
     }
 
     pub(super) fn flag(self, key: &'static str, default: bool) -> Result<bool, ConfigError> {
@@ -86,6 +94,7 @@ impl<'a> Keys<'a> {
             eos: self.tokens("eos_token_id")?,
             pad: self.tokens("pad_token_id")?.first().copied(),
             labels: labels::read(self)?,
+            dropout: DropoutRates::read(self, shape.family)?,
             ..shape
         })
     }

@@ -43,9 +43,7 @@ pub(super) fn render(config: &ModelConfig) -> Value {
     json!({
         "_remove_final_layer_norm": config.norm_first && !config.final_norm,
         "activation_function": config.activation.name(),
-        "attention_dropout": 0.0,
         "do_layer_norm_before": config.norm_first,
-        "dropout": 0.0,
         "enable_bias": config.attention_bias,
         "ffn_dim": config.inner,
         "hidden_size": config.hidden,

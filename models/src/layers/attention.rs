@@ -46,7 +46,9 @@ pub fn attend(
     // Queries that share a key head lie one after another, so grouping them is a reshape and copies no key.
     let group = heads / kv_heads;
     let q = if group == 1 { q } else { q.reshape([rows, kv_heads, group * seq, head]) };
-    let mixed = ops::attention([q, k, v], group, pass.bias.as_ref(), pass.precision);
+    let mixed = ops::attention([q, k, v], group, pass.bias.as_ref(), pass.precision, |weights| {
+        pass.drop(weights, |rates| rates.attention)
+    });
     let mixed = if group == 1 { mixed } else { mixed.reshape([rows, heads, seq, head]) };
     mixed.swap_dims(1, 2).reshape([rows * seq, heads * head])
 }

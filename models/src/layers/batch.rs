@@ -1,15 +1,15 @@
 //! What goes into a forward pass: token ids with padding, and what all layers of one pass share.
 
-use std::sync::OnceLock;
+use std::sync::{OnceLock, atomic::AtomicU64};
 
 use burn::tensor::{Device, Int, Tensor};
 
-use super::{Precision, Rope, cache::Span, ops};
+use super::{DropoutKey, Precision, Rope, cache::Span, ops};
 use crate::config::{Family, ModelConfig};
 use crate::error::{ModelError, Result};
 
 /// Token ids `[rows, seq]` with a mask that says which are real. Holds no tensors: one batch serves any device.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     ids: Vec<u32>,
     mask: Vec<bool>,
@@ -19,15 +19,6 @@ pub struct Batch {
     dropout: Option<DropoutKey>,
     precision: Precision,
     segments: Option<Vec<u32>>,
-}
-
-/// Names the dropout masks of one training step; without it a pass drops nothing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DropoutKey {
-    /// Seed of the training run.
-    pub seed: u64,
-    /// Number of the forward pass in that run.
-    pub step: u64,
 }
 
 impl Batch {
@@ -59,7 +50,7 @@ impl Batch {
         Batch::right_padded(&[ids], 0)
     }
 
-    /// The same batch, with LoRA's dropout on.
+    /// The same batch, with dropout on: that of adapters, and the model's own at the key's rates.
     pub fn with_dropout(self, key: DropoutKey) -> Self {
         Batch { dropout: Some(key), ..self }
     }
@@ -173,6 +164,8 @@ pub struct Pass {
     pub bias: Option<Tensor<4>>,
     /// Keys the dropout masks of training.
     pub dropout: Option<DropoutKey>,
+    /// Where in the model the pass is, and how many masks were drawn there.
+    pub(crate) place: AtomicU64,
     /// What matrix products are computed in.
     pub precision: Precision,
     /// Rotations of the positions, made by the first layer that needs them.
@@ -194,6 +187,7 @@ impl Pass {
             positions: None,
             bias: None,
             dropout: None,
+            place: AtomicU64::new(0),
             precision: Precision::F32,
             rope: OnceLock::new(),
             spans: Vec::new(),
@@ -248,6 +242,7 @@ impl Pass {
             positions: None,
             bias,
             dropout: batch.dropout,
+            place: AtomicU64::new(0),
             precision: batch.precision,
             rope: OnceLock::new(),
             spans: Vec::new(),
@@ -273,6 +268,7 @@ impl Pass {
                 None
             },
             dropout: batch.dropout,
+            place: AtomicU64::new(0),
             precision: batch.precision,
             rope: OnceLock::new(),
             spans: Vec::new(),

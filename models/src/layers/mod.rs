@@ -4,6 +4,7 @@
 mod attention;
 mod batch;
 mod cache;
+mod dropout;
 mod embedding;
 pub(crate) mod fused;
 pub(crate) mod fused_rows;
@@ -15,9 +16,10 @@ mod precision;
 mod rope;
 
 pub use attention::{AttentionShape, attend};
-pub use batch::{Batch, DropoutKey, Pass};
+pub use batch::{Batch, Pass};
 pub(crate) use cache::Which;
 pub use cache::{KvCache, Layout};
+pub use dropout::DropoutKey;
 pub use embedding::Embedding;
 pub use linear::{Linear, LoraAdapter};
 pub use norm::{LayerNorm, RmsNorm};

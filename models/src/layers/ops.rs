@@ -93,8 +93,14 @@ pub fn swiglu(gate: Tensor<2>, up: Tensor<2>) -> Tensor<2> {
 
 /// Scaled dot-product attention. `q` is `[batch, kv_heads, group * seq, head]` (the queries that share a key
 /// head one after another), `k` and `v` are `[batch, kv_heads, keys, head]`; `bias` is added to the scores
-/// `[batch, kv_heads * group, seq, keys]`.
-pub fn attention([q, k, v]: [Tensor<4>; 3], group: usize, bias: Option<&Tensor<4>>, precision: Precision) -> Tensor<4> {
+/// `[batch, kv_heads * group, seq, keys]`; `drop` is what happens to the weights before they are used.
+pub fn attention(
+    [q, k, v]: [Tensor<4>; 3],
+    group: usize,
+    bias: Option<&Tensor<4>>,
+    precision: Precision,
+    drop: impl FnOnce(Tensor<4>) -> Tensor<4>,
+) -> Tensor<4> {
     let [batch, kv_heads, grouped, head] = q.dims();
     let keys = k.dims()[2];
     let scale = 1.0 / (head as f64).sqrt();
@@ -104,7 +110,7 @@ pub fn attention([q, k, v]: [Tensor<4>; 3], group: usize, bias: Option<&Tensor<4
         let by_head = scores.reshape([batch, kv_heads * group, seq, keys]) + bias.clone();
         scores = by_head.reshape([batch, kv_heads, grouped, keys]);
     }
-    precision.matmul(activation::softmax(scores, 3), v)
+    precision.matmul(drop(activation::softmax(scores, 3)), v)
 }
 
 /// Causal self-attention of rows `[batch * seq, 3 * width]` of packed q|k|v, if there is a form in one pass for rows

@@ -123,6 +123,13 @@ fn byte_level(vocab: &str, merges: &str, settings: &Settings<'_>) -> Result<(Val
     Ok((spec, roles))
 }
 
+/// What a `tokenizer.json` of BERT's says, with these tokens by id.
+pub(super) fn word_piece_of(tokens: &[String], lowercase: bool) -> Result<Value> {
+    let names = [json!({ "do_lower_case": lowercase })];
+    let settings = Settings { names: &names, opt: false, added: BTreeMap::new() };
+    Ok(word_piece(&tokens.join("\n"), &settings)?.0)
+}
+
 /// `BertConverter`.
 fn word_piece(vocab: &str, settings: &Settings<'_>) -> Result<(Value, Value)> {
     let vocab: Map<String, Value> =

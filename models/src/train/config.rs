@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::trainable::LOGITS;
 use super::{AdamW, Decay, Evaluate, TrainError};
+use crate::config::DropoutRates;
 use crate::layers::Precision;
 use crate::lora::Targets;
 
@@ -38,6 +39,8 @@ pub struct TrainConfig {
     pub shuffle: bool,
     /// Sort the examples of a step by length before cutting them into micro-batches, for less padding.
     pub bucket: bool,
+    /// Rates of the model's own dropout: all 0 for none, or [`crate::ModelConfig::dropout`].
+    pub model_dropout: DropoutRates,
     /// Let several examples share a row of at most so many tokens, kept apart by attention masks; none for one example a
     /// row.
     pub packing: Option<usize>,
@@ -104,6 +107,7 @@ impl Default for TrainConfig {
             trained: Trained::All,
             shuffle: true,
             bucket: true,
+            model_dropout: DropoutRates::default(),
             packing: None,
             precision: Precision::F32,
             recompute: false,
@@ -136,6 +140,9 @@ impl TrainConfig {
             if !(value.is_finite() && value >= 0.0) {
                 return wrong(field, value, "a number from 0 up");
             }
+        }
+        if let Some(rate) = self.model_dropout.wrong() {
+            return wrong("model_dropout", rate, "a probability below 1");
         }
         for (field, value) in [("beta1", self.adamw.beta1), ("beta2", self.adamw.beta2)] {
             if !(0.0..1.0).contains(&value) {

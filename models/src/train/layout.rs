@@ -2,6 +2,7 @@
 //! One example a row, or several, kept apart as segments.
 
 use super::Example;
+use super::tokens::Targets;
 use crate::error::Result;
 use crate::layers::Batch;
 
@@ -12,10 +13,8 @@ pub(crate) struct Layout {
     rows: Vec<Vec<u32>>,
     /// The number of each input's example in its row, if some row holds more than one.
     segments: Option<Vec<Vec<u32>>>,
-    /// Places `row * width + position` of the inputs whose successor counts.
-    pub(crate) places: Vec<usize>,
-    /// The successors, in the order of `places`.
-    pub(crate) targets: Vec<u32>,
+    /// The inputs whose successor counts, and the successors.
+    pub(super) targets: Targets,
 }
 
 impl Layout {
@@ -28,15 +27,15 @@ impl Layout {
         };
         let inputs = |row: &[&Example]| row.iter().map(|example| example.ids.len() - 1).sum::<usize>();
         let width = rows.iter().map(|row| inputs(row)).max().unwrap_or(0);
-        let mut layout = Layout { rows: vec![], segments: None, places: vec![], targets: vec![] };
+        let mut layout = Layout { rows: vec![], segments: None, targets: Targets::default() };
         let mut segments = Vec::with_capacity(rows.len());
         for (number, row) in rows.iter().enumerate() {
             let (mut ids, mut texts) = (Vec::with_capacity(inputs(row)), Vec::with_capacity(inputs(row)));
             for (text, example) in row.iter().enumerate() {
                 let predicted = example.predicted();
                 let start = number * width + ids.len();
-                layout.places.extend(predicted.clone().map(|at| start + at - 1));
-                layout.targets.extend_from_slice(&example.ids[predicted]);
+                layout.targets.places.extend(predicted.clone().map(|at| start + at - 1));
+                layout.targets.ids.extend_from_slice(&example.ids[predicted]);
                 ids.extend_from_slice(&example.ids[..example.ids.len() - 1]);
                 texts.resize(ids.len(), text as u32);
             }
@@ -92,8 +91,8 @@ mod tests {
         let examples = [example(&[1, 2, 3, 4], 2), example(&[5, 6], 0)];
         let layout = Layout::new(&examples.iter().collect::<Vec<_>>(), None);
         assert_eq!(layout.rows, [vec![1, 2, 3], vec![5]]);
-        assert_eq!(layout.places, [1, 2, 3]);
-        assert_eq!(layout.targets, [3, 4, 6]);
+        assert_eq!(layout.targets.places, [1, 2, 3]);
+        assert_eq!(layout.targets.ids, [3, 4, 6]);
         assert_eq!(layout.segments, None);
     }
 
@@ -105,8 +104,8 @@ mod tests {
         // Eight inputs are more than a row of four: they stand alone. Then three and one, then two.
         assert_eq!(layout.rows, [vec![0; 8], vec![1, 2, 3, 5], vec![7, 8]]);
         assert_eq!(layout.segments, Some(vec![vec![0; 8], vec![0, 0, 0, 1], vec![0, 0]]));
-        assert_eq!(layout.places, [7, 9, 10, 11, 16, 17]);
-        assert_eq!(layout.targets, [0, 3, 4, 6, 8, 9]);
+        assert_eq!(layout.targets.places, [7, 9, 10, 11, 16, 17]);
+        assert_eq!(layout.targets.ids, [0, 3, 4, 6, 8, 9]);
         assert_eq!(layout.batch().unwrap().dims(), [3, 8]);
         // Where nothing can be shared, the rows are the plain ones.
         assert_eq!(Layout::new(&examples[..2], Some(3)).segments, None);

@@ -7,6 +7,8 @@
 //! | `run` | the loop |
 //! | `trainable` | what the loop asks of a model |
 //! | `causal`, `layout` | causal language models: rows of tokens, what is predicted where |
+//! | `masked` | masked language models: which tokens are taken out |
+//! | `tokens` | loss and gradients at some places of a batch, for both |
 //! | `classes` | sequence classifiers |
 //! | `recompute` | gradient checkpointing by block |
 //! | `order` | order of examples, micro-batches |
@@ -24,6 +26,7 @@ mod error;
 mod evaluation;
 mod layout;
 mod loss;
+mod masked;
 mod optimizer;
 mod order;
 mod recompute;
@@ -32,6 +35,7 @@ mod run;
 mod schedule;
 mod select;
 mod state;
+mod tokens;
 mod trainable;
 mod values;
 
@@ -43,6 +47,7 @@ pub use config::{Length, Reduction, TrainConfig, Trained};
 pub use error::TrainError;
 pub use evaluation::{Evaluate, Keep, evaluate};
 pub use loss::cross_entropy;
+pub use masked::{MaskedText, Masking};
 pub use report::{Evaluation, StepReport, TrainReport};
 pub use run::{Data, Next, Observer, train, train_from};
 pub use schedule::{Decay, Schedule};

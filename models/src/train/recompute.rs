@@ -7,12 +7,12 @@ use burn::tensor::{Gradients, Tensor};
 use super::select::untracked;
 use crate::error::ModelError;
 use crate::layers::Batch;
-use crate::model::CausalLm;
+use crate::model::{Model, Task};
 
 /// Loss and gradients of a batch. `head` is given the stream behind the last block `[batch * seq, hidden]`, and gives the
 /// loss and its gradient by that.
-pub(super) fn backward(
-    model: &CausalLm,
+pub(super) fn backward<T: Task>(
+    model: &Model<T>,
     batch: &Batch,
     gather: &mut dyn FnMut(Gradients),
     head: impl FnOnce(&Tensor<2>, &mut dyn FnMut(Gradients)) -> Result<(f64, Tensor<2>), ModelError>,

@@ -200,7 +200,11 @@ impl<'a, M: Trainable> Run<'a, M> {
             };
             let pass = LossPass {
                 denominator: denominator as f64,
-                dropout: Some(DropoutKey { seed: config.seed, step: self.progress.passes }),
+                dropout: Some(DropoutKey {
+                    seed: config.seed,
+                    step: self.progress.passes,
+                    rates: config.model_dropout,
+                }),
                 precision: config.precision,
                 packing: config.packing,
                 recompute: config.recompute,

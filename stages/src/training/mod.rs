@@ -1,5 +1,7 @@
 //! What the kinds that train share: params, how a run goes as a stage, which examples are held out.
 
+mod adam;
+mod dropout;
 mod examples;
 mod learn;
 mod tensorboard;
@@ -11,6 +13,8 @@ use palinode_models::train::{self, Decay};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use adam::Adam;
+pub(crate) use dropout::ModelDropout;
 pub(crate) use examples::{Examples, fit};
 pub(crate) use learn::learn;
 

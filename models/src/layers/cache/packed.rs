@@ -117,6 +117,7 @@ impl PackedCache {
             positions: Some(ops::ints(positions, [count], device)),
             bias: None,
             dropout: None,
+            place: Default::default(),
             precision: Precision::F32,
             rope: OnceLock::new(),
             padding_ids: None,

@@ -92,6 +92,7 @@ impl PaddedCache {
             positions: Some(ops::ints(positions, [rows * seq], device)),
             bias: Some(ops::from_vec(bias, [rows, 1, seq, keys], device)),
             dropout: None,
+            place: Default::default(),
             precision: Precision::F32,
             rope: OnceLock::new(),
             padding_ids: None,
