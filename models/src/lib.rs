@@ -11,13 +11,14 @@
 //! | [`tokenizer`] | text to ids and back; training small tokenizers |
 //! | [`generate`], [`sampling`] | continuing prompts, batched |
 //! | [`choice`] | how probable each of a few given continuations is |
-//! | [`lens`] | the logit lens |
+//! | [`lens`], [`divergence`] | the logit lens; how far two distributions are apart |
 //! | [`rng`] | counter-based random numbers |
 
 pub mod bert;
 pub mod choice;
 pub mod config;
 mod device;
+pub mod divergence;
 mod error;
 pub mod files;
 pub mod fuzz;
@@ -38,15 +39,16 @@ pub mod train;
 pub mod weights;
 
 pub use burn::tensor::Device;
-pub use choice::{ChoiceScores, score_choices};
+pub use choice::{Choice, ChoiceScores, score_choices};
 pub use config::{Activation, ConfigError, DropoutRates, Family, ModelConfig, RopeScaling};
 pub use device::{DeviceError, DeviceSpec};
+pub use divergence::{Divergence, divergence};
 pub use error::{ModelError, Result};
 pub use files::ModelFiles;
 pub use generate::{Beams, Completion, EarlyStopping, Finish, GenerateOptions, Prompt, generate};
 pub use layers::{Batch, DropoutKey, Layout};
 pub use lens::{LensPoint, LogitLens};
-pub use model::{CausalLm, MaskedLm, SequenceClassifier};
+pub use model::{CausalLm, MaskedLm, SequenceClassifier, values};
 pub use parameterized::Parameterized;
 pub use sampling::Sampling;
 pub use tokenizer::Tokenizer;

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use burn::module::Param;
+use burn::module::{ModuleVisitor, Param};
 use burn::tensor::Tensor;
 
 mod targets;
@@ -341,6 +341,31 @@ pub fn delta_norms<M: Parameterized>(base: &M, tuned: &M) -> BTreeMap<String, f6
         norms.insert(format!("{path}.weight"), adapter.norm());
     }
     norms
+}
+
+/// Frobenius norm of the parameters whose names `select` picks, one at a time: all at once may not fit.
+pub(crate) fn norm_of(model: &impl Parameterized, select: impl Fn(&str) -> bool) -> f64 {
+    struct Squares<F> {
+        path: Vec<String>,
+        select: F,
+        sum: f64,
+    }
+    impl<F: Fn(&str) -> bool> ModuleVisitor for Squares<F> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+            if (self.select)(&self.path.join(".")) {
+                self.sum += values(param.val().inner()).iter().map(|&value| f64::from(value).powi(2)).sum::<f64>();
+            }
+        }
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.push(name.to_owned());
+        }
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.pop();
+        }
+    }
+    let mut squares = Squares { path: Vec::new(), select, sum: 0.0 };
+    model.visit(&mut squares);
+    squares.sum.sqrt()
 }
 
 impl<T: Task> Model<T> {

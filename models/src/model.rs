@@ -410,6 +410,12 @@ impl<T: Task> Model<T> {
         self.network.unembed(hidden, &pass)
     }
 
+    /// Final norm, and the head's logits, of rows `[n, hidden]` of any layer.
+    pub(crate) fn token_head(&self, hidden: Tensor<2>) -> Tensor<2> {
+        let pass = Pass::bare(&hidden.device());
+        self.network.unembed(hidden, &pass)
+    }
+
     /// The head's logits at each token, rows `[batch * seq, logits]`.
     fn token_logits(&self, batch: &Batch) -> Result<Tensor<2>> {
         let pass = self.pass(batch, false)?;
@@ -432,8 +438,7 @@ impl CausalLm {
 
     /// Final norm and unembedding: rows `[n, hidden]` of any layer to logits `[n, vocab]`.
     pub fn unembed(&self, hidden: Tensor<2>) -> Tensor<2> {
-        let pass = Pass::bare(&hidden.device());
-        self.network.unembed(hidden, &pass)
+        self.token_head(hidden)
     }
 
     /// A cache for rows of up to `tokens` tokens, at most the context, in the form that suits the device.

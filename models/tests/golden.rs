@@ -89,7 +89,7 @@ fn agrees(name: &str, model: &CausalLm, expected: &str) {
             assert_close(&values(hidden), expected, batch.mask(), &format!("{name} hidden.{depth}"));
         }
     }
-    let lens: Vec<_> = LogitLens::read(model, &batch).unwrap().depths.concat();
+    let lens: Vec<_> = LogitLens::read(model, &batch, 10).unwrap().depths.concat();
     let [top1, entropy, most] =
         ["top1", "entropy", "max_prob"].map(|what| expected.get(&format!("right.lens.{what}")).unwrap());
     assert_eq!(lens.len(), top1.len());
@@ -205,11 +205,11 @@ fn stories() {
     assert_eq!(found[0].tokens, ids(&unprompted["greedy_ids"]));
 
     let lens = &expected["logit_lens"];
-    let found = LogitLens::read(&model, &Batch::single(&ids(&lens["input_ids"])).unwrap()).unwrap();
+    let found = LogitLens::read(&model, &Batch::single(&ids(&lens["input_ids"])).unwrap(), 10).unwrap();
     for (depth, expected) in lens["layers"].as_array().unwrap().iter().enumerate() {
         let entropies: Vec<f64> = serde_json::from_value(expected["entropy_nats"].clone()).unwrap();
         for (at, (top1, entropy)) in ids(&expected["top1_ids"]).into_iter().zip(entropies).enumerate() {
-            let point = found.depths[depth][at];
+            let point = &found.depths[depth][at];
             assert_eq!(point.top1, top1, "depth {depth} at {at}");
             assert!((point.entropy - entropy).abs() < tolerance(TOLERANCE), "depth {depth} at {at}: {}", point.entropy);
         }

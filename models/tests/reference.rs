@@ -154,7 +154,7 @@ fn lens_agrees(entry: &Entry, model: &CausalLm, expected: &Expected, batch: &Bat
     else {
         return;
     };
-    let lens: Vec<_> = LogitLens::read(model, batch).unwrap().depths.concat();
+    let lens: Vec<_> = LogitLens::read(model, batch, 10).unwrap().depths.concat();
     assert_eq!(lens.len(), top1.len(), "{} lens", entry.name);
     for (at, point) in lens.iter().enumerate().filter(|(at, _)| batch.mask()[at % batch.mask().len()]) {
         assert_eq!(f64::from(point.top1), top1[at], "{} lens at {at}", entry.name);

@@ -45,9 +45,14 @@ pub(crate) struct Params {
     /// Linear layers to adapt by name (`c_attn`, `q_proj`), instead of the preset's.
     #[serde(default)]
     modules: Option<Vec<String>>,
-    /// The adapters' output is scaled by alpha / rank; instead of the preset's.
+    /// Scales the adapters' output, as `scaling` says; instead of the preset's.
     #[serde(default)]
     alpha: Option<f64>,
+    /// What the adapters' output is scaled by: `alpha/r` (LoRA), `fixed` (alpha, whatever the rank; 1 without an `alpha`),
+    /// or `rslora` (alpha over the square root of the rank). At one learning rate this decides how the step size goes
+    /// with the rank.
+    #[serde(default, skip_serializing_if = "training::is_default")]
+    scaling: Scaling,
     /// Standard deviation of A's first values, instead of the preset's.
     #[serde(default)]
     init_std: Option<f64>,
@@ -136,6 +141,17 @@ enum Targets {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+enum Scaling {
+    #[default]
+    #[serde(rename = "alpha/r")]
+    OverRank,
+    #[serde(rename = "fixed")]
+    Fixed,
+    #[serde(rename = "rslora")]
+    RsLora,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 enum Preset {
     #[default]
@@ -164,7 +180,12 @@ impl Params {
             Preset::PeftDefault => LoraConfig::peft_default(family, rank),
         };
         LoraConfig {
-            alpha: self.alpha.unwrap_or(preset.alpha),
+            // Files tell LoRA's alpha, which the rank divides.
+            alpha: match self.scaling {
+                Scaling::Fixed => self.alpha.unwrap_or(1.0) * rank as f64,
+                Scaling::OverRank | Scaling::RsLora => self.alpha.unwrap_or(preset.alpha),
+            },
+            rslora: self.scaling == Scaling::RsLora,
             dropout: self.dropout,
             targets: self.modules.clone().map_or(preset.targets, lora::Targets::Names),
             init: self.init_std.map_or(preset.init, LoraInit::Gaussian),
@@ -294,6 +315,7 @@ impl Kind for Finetune {
                     return Err(StageError::failed(message));
                 }
                 Rank::Low(_) => {
+                    ctx.summary("scale", lora.scale());
                     lora::attach(&mut model, &lora, params.seed).map_err(failed)?;
                     if let Some((path, (rank, side))) = lora::oversized(&model).into_iter().next() {
                         ctx.warn(format!(
@@ -464,6 +486,31 @@ mod tests {
         // Width 16, one block: c_attn is 16 x 48; all linear layers 12 times 16 x 16.
         assert_eq!((linear, attention), (12 * 16 * 16, 16 * 48));
         assert!(all > linear);
+    }
+
+    #[test]
+    fn the_scale_goes_with_the_rank_as_scaling_says() {
+        let base = tiny::pretrained(json!({ "steps": 5 }));
+        let scale = |with: Value| {
+            let mut all = json!({ "steps": 2, "learning_rate": 0.01 });
+            all.as_object_mut().unwrap().extend(with.as_object().unwrap().clone());
+            let done = tune(&base, all).unwrap();
+            let [norm, relative] =
+                ["delta_norm", "delta_norm_relative"].map(|name| done.summary[name].as_f64().unwrap());
+            assert!(norm > 0.0 && relative > 0.0 && relative < norm, "{norm} {relative}: weights of norm above 1");
+            let config: Value = serde_json::from_str(&done.text("model", "adapter_config.json")).unwrap();
+            (
+                done.summary["scale"].as_f64().unwrap(),
+                config["lora_alpha"].as_f64().unwrap(),
+                config["use_rslora"] == true,
+            )
+        };
+        assert_eq!(scale(json!({ "rank": 4, "alpha": 16 })), (4.0, 16.0, false));
+        assert_eq!(scale(json!({ "rank": 4, "alpha": 16, "scaling": "rslora" })), (8.0, 16.0, true));
+        assert_eq!(scale(json!({ "rank": 4, "alpha": 3, "scaling": "fixed" })), (3.0, 12.0, false));
+        assert_eq!(scale(json!({ "rank": 2, "scaling": "fixed" })), (1.0, 2.0, false));
+        assert_eq!(scale(json!({ "rank": 2 })), (1.0, 2.0, false), "the paper's text");
+        insta::assert_snapshot!(problems::<Finetune>(json!({ "rank": 2, "scaling": "alpha" })), @"scaling: unknown variant `alpha`, expected one of `alpha/r`, `fixed`, `rslora`");
     }
 
     #[test]

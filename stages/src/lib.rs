@@ -7,18 +7,23 @@ use palinode_engine::stage::{Of, ParamProblem, StageKind};
 mod corpus_planted;
 mod counterfactuals_templates;
 mod device;
+mod divergence;
+mod evaluate_divergence;
 mod evaluate_toxicity;
 mod figure;
 mod finetune;
+mod gathered;
 mod generate;
 mod judge_lexicon;
 mod lens;
 mod model;
+mod perplexity;
 mod pretrain;
 mod pretrain_mlm;
 mod prompts_honest;
 mod prompts_templates;
 mod random;
+mod read;
 pub mod records;
 mod runtime;
 pub mod stats;
@@ -43,9 +48,13 @@ pub fn kinds() -> Vec<Arc<dyn StageKind>> {
         Arc::new(Of::<counterfactuals_templates::FromStatements>::NEW),
         Arc::new(Of::<finetune::Finetune>::NEW),
         Arc::new(Of::<lens::Lens>::NEW),
+        Arc::new(Of::<perplexity::PerplexityKind>::NEW),
+        Arc::new(Of::<divergence::DivergenceKind>::NEW),
         Arc::new(Of::<evaluate_toxicity::Toxicity>::NEW),
+        Arc::new(Of::<evaluate_divergence::EvaluateDivergence>::NEW),
         Arc::new(Of::<figure::toxicity::ToxicityFigure>::NEW),
         Arc::new(Of::<figure::lens::LensFigure>::NEW),
+        Arc::new(Of::<figure::divergence::DivergenceFigure>::NEW),
         Arc::new(Of::<figure::curve::CurveFigure>::NEW),
     ]
 }

@@ -28,6 +28,14 @@ pub const LEXICON: &str = "lexicon.json";
 pub const DATASET: &str = "dataset.jsonl";
 /// The file of a `metrics` port.
 pub const METRICS: &str = "metrics.jsonl";
+/// The second file of the `metrics` port of `evaluate.toxicity`.
+pub const COMPARISONS: &str = "comparisons.jsonl";
+/// The file of `perplexity`.
+pub const PERPLEXITY: &str = "perplexity.jsonl";
+/// The file of a `distribution` port.
+pub const DIVERGENCE: &str = "divergence.jsonl";
+/// The second file of the `metrics` port of `evaluate.divergence`.
+pub const DENSITIES: &str = "densities.jsonl";
 /// The file of a `trajectory` port.
 pub const TRAJECTORY: &str = "lens.jsonl";
 
@@ -179,8 +187,14 @@ pub struct Rate {
     pub pooled: Vec<String>,
     /// `all`, `validation` or `test`.
     pub split: String,
+    /// `all`, `seen` or `unseen`.
+    #[serde(default = "all")]
+    pub exposure: String,
     /// `all`, or one of the prompts' groups.
     pub group: String,
+    /// `all`, or one of the prompts' identities.
+    #[serde(default = "all")]
+    pub identity: String,
     /// How many instances (points of the pooled axes) are in it.
     pub instances: usize,
     /// How many points of the gather were missing and dropped.
@@ -201,6 +215,135 @@ pub struct Rate {
     pub high: Option<f64>,
     /// Its level: 0.95.
     pub confidence: f64,
+    /// How it was got; none where nothing could be resampled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval: Option<IntervalOf>,
+    /// What was resampled: `identity`, `template`, `prompt`, the pooled axes; those of one level are not among them.
+    #[serde(default)]
+    pub resampling: Vec<String>,
+    /// Scores above this count as toxic; without, the judge's verdict does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
+    /// The paper's Eq. 2, where it was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub criterion: Option<Criterion>,
+    /// Perplexity of the completions, where it was measured: `exp(nll / tokens)`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perplexity: Option<PerplexityOf>,
+    /// What a reader must know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// In a field that names a part of the prompts: none left out.
+pub const ALL: &str = "all";
+
+fn all() -> String {
+    ALL.to_owned()
+}
+
+/// How an interval was got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum IntervalOf {
+    /// Percentiles of a bootstrap over `resampling`.
+    Bootstrap,
+    /// Clopper and Pearson's, over prompts: at a share of 0 or 1 a bootstrap sees no spread.
+    Exact,
+}
+
+/// Eq. 2 of the paper: `Pr(c > alpha) <= 1 - gamma`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Criterion {
+    /// The share that must not be toxic.
+    pub gamma: f64,
+    /// `1 - gamma`: the largest share that passes.
+    pub bar: f64,
+    /// Whether the share passes.
+    pub passes: Option<bool>,
+    /// Whether the upper end of its interval does.
+    pub upper_passes: Option<bool>,
+}
+
+/// Perplexity over some completions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PerplexityOf {
+    /// `exp` of the mean loss in nats per token.
+    pub value: f64,
+    /// Lower end of its interval, resampled as the share's.
+    pub low: Option<f64>,
+    /// Upper end.
+    pub high: Option<f64>,
+    /// Tokens that it is a mean over.
+    pub tokens: usize,
+}
+
+/// Two models on the same prompts: one row of `comparisons.jsonl` of `evaluate.toxicity`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// One model.
+    pub left: Side,
+    /// What it is compared with.
+    pub right: Side,
+    /// The axes that both pool over.
+    pub pooled: Vec<String>,
+    /// `all`, `validation` or `test`.
+    pub split: String,
+    /// `all`, `seen` or `unseen`.
+    pub exposure: String,
+    /// `all`, or one of the prompts' groups.
+    pub group: String,
+    /// Pairs of a prompt and a run in which both were judged.
+    pub pairs: usize,
+    /// Pairs left out, since one was not judged, or not completed at all.
+    pub left_out: usize,
+    /// Distinct prompts in the pairs.
+    pub prompts: usize,
+    /// The left's share less the right's.
+    pub difference: Option<f64>,
+    /// Lower end of its interval.
+    pub low: Option<f64>,
+    /// Upper end.
+    pub high: Option<f64>,
+    /// Its level.
+    pub confidence: f64,
+    /// What was resampled.
+    pub resampling: Vec<String>,
+    /// Two-sided p-value of no difference.
+    pub p: Option<f64>,
+    /// Adjusted by Holm's method over the family.
+    pub p_holm: Option<f64>,
+    /// How many comparisons the family has: those of this split, exposure and group that have a p-value.
+    pub family: usize,
+    /// What a reader must know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// One side of a [`Comparison`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Side {
+    /// `before` is the untouched base.
+    pub phase: Phase,
+    /// Coordinates without the pooled axes.
+    pub coords: Vec<(String, Value)>,
+    /// Share of toxic completions over the pairs.
+    pub share: Option<f64>,
+}
+
+/// How well a model foresees a completion: one row of `perplexity.jsonl` of `perplexity`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Perplexity {
+    /// The prompt.
+    pub prompt: Prompt,
+    /// Which of the prompt's completions.
+    pub sample: u32,
+    /// Tokens of the completion.
+    pub tokens: usize,
+    /// Their summed negative log-probability behind the prompt, in nats.
+    pub nll: f64,
+    /// `exp(nll / tokens)`; none of no tokens.
+    pub perplexity: Option<f64>,
 }
 
 /// Whose verdicts a [`Rate`] counts.
@@ -230,6 +373,136 @@ pub struct LensCell {
     pub max_probability: f64,
     /// Entropy of the next-token distribution, in nats.
     pub entropy: f64,
+    /// Which of the prompt's completions goes on behind it.
+    #[serde(default)]
+    pub sample: u32,
+    /// Whether the token at this position belongs to the completion.
+    #[serde(default)]
+    pub continuation: bool,
+    /// The token that truly comes next, as text; none behind the last.
+    #[serde(default)]
+    pub next: Option<String>,
+    /// The most probable next tokens as text, with their probabilities.
+    #[serde(default)]
+    pub top_k: Vec<(String, f64)>,
+    /// Place here, from 1, of the token that the last layer says.
+    #[serde(default)]
+    pub final_rank: Option<usize>,
+    /// `KL(last layer || this layer)`, in nats.
+    #[serde(default)]
+    pub kl: Option<f64>,
+    /// Jensen and Shannon's divergence of this layer and the last, in nats.
+    #[serde(default)]
+    pub js: Option<f64>,
+    /// Total variation between this layer and the last, from 0 to 1.
+    #[serde(default)]
+    pub tv: Option<f64>,
+}
+
+/// How far two models' next-token distributions are apart at one position: one row of `divergence.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DivergenceRow {
+    /// Id of the prompt, which is in `prompts.jsonl` beside.
+    pub prompt: String,
+    /// Which of the prompt's completions was read.
+    pub sample: u32,
+    /// Position of the token, from 0 (the beginning-of-text token, if the model has one).
+    pub position: usize,
+    /// The token at this position, as text.
+    pub token: String,
+    /// The token that truly comes next, as text; none behind the last.
+    pub next: Option<String>,
+    /// `KL(base || tuned)`, in nats.
+    pub kl: f64,
+    /// `KL(tuned || base)`, in nats.
+    pub reverse_kl: f64,
+    /// Jensen and Shannon's divergence, in nats: at most ln 2.
+    pub js: f64,
+    /// Total variation, from 0 to 1.
+    pub tv: f64,
+}
+
+/// A mean over positions: one row of `metrics.jsonl` of `evaluate.divergence`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DivergenceMean {
+    /// `kl`, `reverse_kl`, `js` or `tv`.
+    pub measure: String,
+    /// Coordinates (axis, label) in the order of `axes:`, without the pooled axes.
+    pub coords: Vec<(String, Value)>,
+    /// The axes that this row pools over; empty for one instance.
+    pub pooled: Vec<String>,
+    /// `all`, `validation` or `test`.
+    pub split: String,
+    /// `all`, `seen` or `unseen`.
+    pub exposure: String,
+    /// `all`, or one of the prompts' groups.
+    pub group: String,
+    /// `all`, or one of the prompts' identities.
+    pub identity: String,
+    /// How many instances are in it.
+    pub instances: usize,
+    /// How many points of the gather were missing and dropped.
+    pub missing: usize,
+    /// Distinct prompts.
+    pub prompts: usize,
+    /// Positions that it is a mean over.
+    pub positions: usize,
+    /// Each position weighing the same.
+    pub mean: Option<f64>,
+    /// Lower end of its interval.
+    pub low: Option<f64>,
+    /// Upper end.
+    pub high: Option<f64>,
+    /// Its level.
+    pub confidence: f64,
+    /// What was resampled.
+    pub resampling: Vec<String>,
+    /// Quantiles of the positions' values, each with its level.
+    pub quantiles: Vec<(f64, f64)>,
+}
+
+/// A kernel density of positions' values: one row of `densities.jsonl` of `evaluate.divergence`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DensityRow {
+    /// `kl`, `reverse_kl`, `js` or `tv`.
+    pub measure: String,
+    /// Coordinates without the pooled axes.
+    pub coords: Vec<(String, Value)>,
+    /// The axes that this row pools over.
+    pub pooled: Vec<String>,
+    /// `all`, `validation` or `test`.
+    pub split: String,
+    /// `all`, `seen` or `unseen`.
+    pub exposure: String,
+    /// `all`, or one of the prompts' groups.
+    pub group: String,
+    /// What `x` is: the value, or its logarithm to base 10.
+    pub scale: Scale,
+    /// `gaussian`.
+    pub kernel: String,
+    /// `silverman`: 0.9 min(sd, IQR / 1.34) n^(-1/5).
+    pub rule: String,
+    /// Standard deviation of the kernel; none where all values are one, and so there is no density.
+    pub bandwidth: Option<f64>,
+    /// Values that it is made of.
+    pub values: usize,
+    /// Values of 0, which have no logarithm; in no density.
+    pub zeros: usize,
+    /// Where.
+    pub x: Vec<f64>,
+    /// How dense, per unit of `x`.
+    pub density: Vec<f64>,
+}
+
+/// What a density is over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Scale {
+    /// The logarithm to base 10: divergences spread over many powers of ten.
+    #[default]
+    Log10,
+    /// The value itself.
+    Linear,
 }
 
 /// One optimizer step: a row of `metrics.jsonl` of the output `curve`.

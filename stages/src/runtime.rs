@@ -34,7 +34,12 @@ pub(crate) fn base_files(files: &ModelFiles) -> ModelFiles {
 
 /// The digest of the base at the port `model`: what [`load`] may find loaded.
 pub(crate) fn base_digest(job: &Job) -> Option<String> {
-    match job.inputs.get("model")? {
+    base_digest_at(job, "model")
+}
+
+/// The same, at another port.
+pub(crate) fn base_digest_at(job: &Job, port: &str) -> Option<String> {
+    match job.inputs.get(port)? {
         JobInput::One(files) => Some(digest_of_base(files)),
         JobInput::Table(_) => None,
     }
@@ -71,9 +76,22 @@ fn load_base(digest: String, files: &ModelFiles, device: &Device) -> Result<Caus
     Ok(model)
 }
 
+/// A token as text, with the space that it begins with: SentencePiece's decoders drop that of a token by itself.
+pub(crate) fn told(tokenizer: &Tokenizer, id: u32) -> Result<String, ModelError> {
+    match tokenizer.token(id) {
+        Some(piece) if piece.contains('▁') => Ok(piece.replace('▁', " ")),
+        _ => Ok(tokenizer.decode(&[id], false)?),
+    }
+}
+
 /// The model at the port `model`, and its tokenizer.
 pub(crate) fn load(ctx: &Context<'_>) -> Result<(ModelFiles, CausalLm, Tokenizer), StageError> {
-    let input = ctx.input("model")?;
+    load_at(ctx, "model")
+}
+
+/// The same, at another port.
+pub(crate) fn load_at(ctx: &Context<'_>, port: &str) -> Result<(ModelFiles, CausalLm, Tokenizer), StageError> {
+    let input = ctx.input(port)?;
     let files = model_files(input);
     let base = base_files(&files);
     let tokenizer = Tokenizer::load(&base).map_err(failed)?;

@@ -16,6 +16,8 @@ use palinode_engine::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use crate::gathered::Coords;
+
 /// A job in the making.
 pub(crate) struct Bench {
     dir: tempfile::TempDir,
@@ -63,6 +65,13 @@ impl Bench {
             input: records.as_ref().map(|records| self.save(&format!("{port}{at}"), name, &lines(records))),
         };
         let rows = rows.iter().enumerate().map(row).collect();
+        self.inputs.insert(port.to_owned(), JobInput::Table(rows));
+        self
+    }
+
+    /// A table of files at the port `port`.
+    pub(crate) fn gathered(mut self, port: &str, rows: Vec<(Coords, Option<InputFiles>)>) -> Self {
+        let rows = rows.into_iter().map(|(coords, input)| JobRow { coords, input }).collect();
         self.inputs.insert(port.to_owned(), JobInput::Table(rows));
         self
     }

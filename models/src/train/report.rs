@@ -51,4 +51,6 @@ pub struct TrainReport {
     pub delta_norms: BTreeMap<String, f64>,
     /// All of them together.
     pub delta_norm: f64,
+    /// Frobenius norm, before training, of the weights that changed: what `delta_norm` is to be seen beside.
+    pub base_norm: f64,
 }

@@ -14,7 +14,7 @@ use super::{
     TrainReport, TrainState, Trainable, Trained,
 };
 use crate::layers::DropoutKey;
-use crate::lora::delta_norms;
+use crate::lora::{delta_norms, norm_of};
 use crate::parameterized::Parameterized;
 
 /// What a run learns from, and what it is evaluated on.
@@ -300,6 +300,7 @@ impl<'a, M: Trainable> Run<'a, M> {
             }
             _ => delta_norms(&start, &model),
         };
+        let base_norm = norm_of(&start, |name| delta_norms.contains_key(name));
         let report = TrainReport {
             effective_batch: self.config.micro_batch * self.config.accumulation,
             examples: self.progress.examples,
@@ -311,6 +312,7 @@ impl<'a, M: Trainable> Run<'a, M> {
             stopped_early,
             delta_norm: delta_norms.values().map(|norm| norm * norm).sum::<f64>().sqrt(),
             delta_norms,
+            base_norm,
         };
         (model, report)
     }

@@ -16,6 +16,9 @@ pub(super) const UNPARSABLE: &str = "#bdbdbd";
 /// Low, middle and high.
 const SCALE: [[f64; 3]; 3] = [[58.0, 102.0, 178.0], [242.0, 240.0, 236.0], [196.0, 64.0, 52.0]];
 
+/// Viridis at 0, 1/4, 1/2 and 3/4.
+const RISING: [[f64; 3]; 4] = [[68.0, 1.0, 84.0], [59.0, 82.0, 139.0], [33.0, 145.0, 140.0], [94.0, 201.0, 98.0]];
+
 /// A colour from blue (0) over near white to red (1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rgb([u8; 3]);
@@ -25,6 +28,15 @@ impl Rgb {
         let at = if at.is_finite() { at.clamp(0.0, 1.0) * 2.0 } else { 1.0 };
         let (low, high, part) = if at < 1.0 { (SCALE[0], SCALE[1], at) } else { (SCALE[1], SCALE[2], at - 1.0) };
         Rgb([0, 1, 2].map(|i| (low[i] + (high[i] - low[i]) * part).round() as u8))
+    }
+
+    /// A colour from violet (0) to green (1) that gets lighter all the way: viridis without its yellow, which is too
+    /// light for lines on white.
+    pub(super) fn rising(at: f64) -> Self {
+        let at = at.clamp(0.0, 1.0) * (RISING.len() - 1) as f64;
+        let low = (at as usize).min(RISING.len() - 2);
+        let part = at - low as f64;
+        Rgb([0, 1, 2].map(|i| (RISING[low][i] + (RISING[low + 1][i] - RISING[low][i]) * part).round() as u8))
     }
 
     pub(super) fn hex(self) -> String {

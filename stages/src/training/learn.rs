@@ -125,6 +125,7 @@ fn tell<S>(ctx: &Context<'_>, report: &TrainReport, examples: &Examples<S>) {
     ctx.summary("examples_seen", report.examples);
     ctx.summary("trained_parameters", report.trained_parameters);
     ctx.summary("delta_norm", report.delta_norm);
+    ctx.summary("delta_norm_relative", (report.base_norm > 0.0).then(|| report.delta_norm / report.base_norm));
     ctx.summary("first_loss", report.steps.first().map(|step| step.loss));
     ctx.summary("final_loss", report.steps.last().map(|step| step.loss));
     if let Some(last) = report.evaluations.last() {

@@ -18,8 +18,8 @@ const MARGIN: f64 = 20.0;
 const LEFT: f64 = 50.0;
 /// Between grids, both ways.
 const GAP: f64 = 22.0;
-/// Above a grid: its title.
-const ABOVE: f64 = 24.0;
+/// Above a grid: its title, and the tokens that truly come next.
+const ABOVE: f64 = 42.0;
 /// Below a grid: the input's tokens and the axis's title.
 const BELOW: f64 = 40.0;
 /// Above a block of grids: its prompt.
@@ -47,7 +47,8 @@ pub(super) fn draw(params: &Params, figure: &Figure) -> Canvas {
     let blocks: Vec<Laid<'_>> = figure.blocks.iter().map(|block| Laid::new(block, room)).collect();
     let inner = blocks.iter().map(Laid::width).fold(360.0, f64::max);
     let title = params.title.as_ref().map_or(Vec::new(), |title| TITLE.wrap(title, inner + BAR));
-    let mut note = "Cell: the most probable next token (␣ space, ↵ line end). Layer 0 is the embedding.".to_owned();
+    let mut note = "Cell: the most probable next token (␣ space, ↵ line end). Above a grid: the token that truly comes next. Layer 0 is \
+         the embedding.".to_owned();
     if figure.dropped > 0 {
         note += &format!(" Missing results, left out: {}.", figure.dropped);
     }
@@ -86,13 +87,18 @@ impl<'f> Laid<'f> {
     /// In rows no wider than `room`.
     fn new(block: &'f Block, room: Option<f64>) -> Self {
         let tokens = block.grids.iter().flat_map(|grid| grid.layers.iter().flatten());
-        let widest = tokens.flat_map(|cell| [CELL.width(&visible(&cell.top)), INPUT.width(&visible(&cell.token))]);
+        let widest = tokens.flat_map(|cell| {
+            let next = cell.next.as_deref().map_or(0.0, |next| INPUT.width(&visible(next)));
+            [CELL.width(&visible(&cell.top)), INPUT.width(&visible(&cell.token)), next]
+        });
         let cell = (widest.fold(34.0, f64::max) + 10.0).min(84.0);
+        let most = block.grids.iter().map(|grid| grid.layers[0].len()).max().unwrap_or(1).max(1);
+        let cell = room.map_or(cell, |room| cell.min(((room - LEFT) / most as f64).max(34.0)));
         let mut laid = Laid { block, prompt: Vec::new(), cell, rows: Vec::new() };
         let room = room.unwrap_or_else(|| laid.balanced());
         let widths: Vec<f64> = block.grids.iter().map(|grid| laid.grid(grid)).collect();
         laid.rows = flow(&widths, GAP, room);
-        laid.prompt = PROMPT.wrap(&format!("“{}”", block.prompt), laid.width().max(360.0));
+        laid.prompt = PROMPT.wrap(&format!("“{}”", block.told()), laid.width().max(360.0));
         laid
     }
 
@@ -167,7 +173,7 @@ impl<'f> Laid<'f> {
         let mut group = marked(&grid.mark, &grid.title);
         let depth = grid.layers.len();
         let title = GRID.fit(&grid.title, self.grid(grid) - LEFT);
-        group.append(text((left, floor - depth as f64 * ROW - 8.0), GRID, Anchor::Start, &title));
+        group.append(text((left, floor - depth as f64 * ROW - 25.0), GRID, Anchor::Start, &title));
         for (layer, cells) in grid.layers.iter().enumerate() {
             let top = floor - (layer + 1) as f64 * ROW;
             for (position, cell) in cells.iter().enumerate() {
@@ -201,6 +207,16 @@ impl<'f> Laid<'f> {
             group.append(line((x, floor), (x, floor + 4.0), INK, 1.0));
             let shown = visible(&cell.token);
             group.append(text((x, floor + 16.0), INPUT, Anchor::Middle, &INPUT.fit(&shown, self.cell - 4.0)));
+            let ceiling = floor - depth as f64 * ROW;
+            if let Some(next) = &cell.next {
+                let shown = visible(next);
+                group.append(text((x, ceiling - 7.0), INPUT, Anchor::Middle, &INPUT.fit(&shown, self.cell - 4.0)));
+            }
+            if grid.begins_at(position) {
+                // Where the prompt ends and the completion begins.
+                let x = x - self.cell / 2.0;
+                group.append(line((x, ceiling - 18.0), (x, floor + 20.0), INK, 1.6));
+            }
         }
         group.append(fill(
             text((left + self.cells(grid) / 2.0, floor + 32.0), SMALL, Anchor::Middle, "input token"),

@@ -21,6 +21,8 @@ pub(super) struct Figure {
 
 pub(super) struct Block {
     pub(super) prompt: String,
+    /// Which of the prompt's completions is read behind it.
+    pub(super) sample: u32,
     pub(super) grids: Vec<Grid>,
 }
 
@@ -32,8 +34,36 @@ pub(super) struct Grid {
     pub(super) layers: Vec<Vec<LensCell>>,
 }
 
-pub(super) const HEADER: [&str; 8] =
-    ["grid", "prompt", "layer", "position", "token", "top", "max_probability", "entropy"];
+impl Block {
+    pub(super) fn told(&self) -> String {
+        if self.sample == 0 { self.prompt.clone() } else { format!("{} (sample {})", self.prompt, self.sample) }
+    }
+}
+
+impl Grid {
+    /// Whether a completion begins at this position.
+    pub(super) fn begins_at(&self, position: usize) -> bool {
+        let cells = &self.layers[0];
+        position > 0 && cells[position].continuation && !cells[position - 1].continuation
+    }
+}
+
+pub(super) const HEADER: [&str; 14] = [
+    "grid",
+    "prompt",
+    "sample",
+    "layer",
+    "position",
+    "token",
+    "next",
+    "top",
+    "max_probability",
+    "entropy",
+    "final_rank",
+    "kl",
+    "js",
+    "tv",
+];
 
 impl Figure {
     pub(super) fn read(params: &Params, ctx: &Context<'_>) -> Result<Self, StageError> {
@@ -47,11 +77,11 @@ impl Figure {
             };
             let name = name(port, &row.coords, params);
             let cells: Vec<LensCell> = records::rows(files, records::TRAJECTORY)?;
-            for (prompt, cells) in by_prompt(cells) {
+            for ((prompt, sample), cells) in by_prompt(cells) {
                 let grid = Grid { title: name.0.clone(), mark: name.1.clone(), layers: layers(&name.0, cells)? };
-                match blocks.iter_mut().find(|block| block.prompt == prompt) {
+                match blocks.iter_mut().find(|block| block.prompt == prompt && block.sample == sample) {
                     Some(block) => block.grids.push(grid),
-                    None => blocks.push(Block { prompt, grids: vec![grid] }),
+                    None => blocks.push(Block { prompt, sample, grids: vec![grid] }),
                 }
             }
         }
@@ -71,17 +101,24 @@ impl Figure {
     }
 
     /// What is drawn, as rows under [`HEADER`].
-    pub(super) fn rows(&self) -> Vec<[String; 8]> {
+    pub(super) fn rows(&self) -> Vec<[String; 14]> {
+        let number = |value: Option<f64>| value.map_or(String::new(), |value| value.to_string());
         let row = |grid: &Grid, cell: &LensCell| {
             [
                 grid.mark.clone(),
                 cell.prompt.clone(),
+                cell.sample.to_string(),
                 cell.layer.to_string(),
                 cell.position.to_string(),
                 cell.token.clone(),
+                cell.next.clone().unwrap_or_default(),
                 cell.top.clone(),
                 cell.max_probability.to_string(),
                 cell.entropy.to_string(),
+                cell.final_rank.map_or(String::new(), |rank| rank.to_string()),
+                number(cell.kl),
+                number(cell.js),
+                number(cell.tv),
             ]
         };
         let grids = self.blocks.iter().flat_map(|block| &block.grids);
@@ -99,11 +136,11 @@ fn name(port: &str, coords: &[(String, Value)], params: &Params) -> (String, Str
     }
 }
 
-fn by_prompt(cells: Vec<LensCell>) -> Vec<(String, Vec<LensCell>)> {
-    cells.into_iter().fold(Vec::new(), |mut prompts: Vec<(String, Vec<LensCell>)>, cell| {
-        match prompts.iter_mut().find(|(prompt, _)| *prompt == cell.prompt) {
+fn by_prompt(cells: Vec<LensCell>) -> Vec<((String, u32), Vec<LensCell>)> {
+    cells.into_iter().fold(Vec::new(), |mut prompts: Vec<((String, u32), Vec<LensCell>)>, cell| {
+        match prompts.iter_mut().find(|((prompt, sample), _)| *prompt == cell.prompt && *sample == cell.sample) {
             Some((_, cells)) => cells.push(cell),
-            None => prompts.push((cell.prompt.clone(), vec![cell])),
+            None => prompts.push(((cell.prompt.clone(), cell.sample), vec![cell])),
         }
         prompts
     })

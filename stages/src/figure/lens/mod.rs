@@ -3,6 +3,7 @@
 
 mod draw;
 mod grids;
+mod html;
 #[cfg(test)]
 mod tests;
 
@@ -41,7 +42,7 @@ impl Kind for LensFigure {
     const NAME: &'static str = "figure.lens";
     const ABOUT: &'static str =
         "Draws logit lenses side by side: the top token of each layer and position, and entropy.";
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
 
     fn inputs() -> Vec<InputPort> {
         vec![
@@ -51,7 +52,9 @@ impl Kind for LensFigure {
     }
 
     fn outputs() -> Vec<OutputPort> {
-        vec![super::output()]
+        let about =
+            "figure.svg, figure.png, what is drawn as figure.csv, and figure.html with more on pointing at a cell";
+        vec![OutputPort::new("figure", PortType::Figure, about)]
     }
 
     fn check(params: &Params) -> Vec<ParamProblem> {
@@ -62,6 +65,7 @@ impl Kind for LensFigure {
         let figure = grids::Figure::read(&params, ctx)?;
         ctx.summary("grids", figure.blocks.iter().map(|block| block.grids.len()).sum::<usize>());
         ctx.summary("dropped", figure.dropped);
+        ctx.output("figure")?.write("figure.html", html::page(&params, &figure)?)?;
         super::save(ctx, draw::draw(&params, &figure), &grids::HEADER, &figure.rows())
     }
 }

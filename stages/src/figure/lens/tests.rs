@@ -16,7 +16,9 @@ fn cells(prompt: &str, tokens: &[&str], layers: usize, shift: usize) -> Vec<Valu
         let entropy = 6.2 * (1.0 - layer as f64 / layers as f64) + (at % 7) as f64 * 0.2;
         json!({
             "prompt": prompt, "layer": layer, "position": position, "token": tokens[position],
-            "top": TOPS[at % TOPS.len()], "max_probability": 0.25, "entropy": entropy,
+            "top": TOPS[at % TOPS.len()], "max_probability": 0.25, "entropy": entropy, "next": tokens.get(position + 1),
+            "top_k": [[TOPS[at % TOPS.len()], 0.25], ["</script><b>", 0.125], ["\u{1f642}\n", 0.1]],
+            "continuation": position >= 4, "final_rank": 3, "kl": 0.5, "js": 0.1, "tv": 0.2,
         })
     };
     (0..layers).flat_map(|layer| (0..tokens.len()).map(move |position| cell(layer, position))).collect()
@@ -46,10 +48,10 @@ fn grids_stand_side_by_side() {
     assert_eq!(svg.matches("data-mark=\"rank=full\"").count(), 1 + 3 * TOKENS.len());
     let csv = done.text("figure", "figure.csv");
     insta::assert_snapshot!(csv.lines().take(4).collect::<Vec<_>>().join("\n"), @r"
-    grid,prompt,layer,position,token,top,max_probability,entropy
-    base,she should work as a,0,0,<s>, a,0.25,6.2
-    base,she should work as a,0,1,she, incomprehensibilities,0.25,6.800000000000001
-    base,she should work as a,0,2, should,é,0.25,7.4
+    grid,prompt,sample,layer,position,token,next,top,max_probability,entropy,final_rank,kl,js,tv
+    base,she should work as a,0,0,0,<s>,she, a,0.25,6.2,3,0.5,0.1,0.2
+    base,she should work as a,0,0,1,she, should, incomprehensibilities,0.25,6.800000000000001,3,0.5,0.1,0.2
+    base,she should work as a,0,0,2, should, work,é,0.25,7.4,3,0.5,0.1,0.2
     ");
     crate::figure::inside(&svg);
 }
@@ -59,7 +61,7 @@ fn the_same_input_gives_the_same_bytes() {
     let run = || bench().run::<LensFigure>(json!({ "width": 600 })).unwrap();
     let (one, two) = (run(), run());
     assert_eq!(png_of(&one), png_of(&two));
-    insta::assert_snapshot!(one.digest(), @"figure 32325d80bc3c");
+    insta::assert_snapshot!(one.digest(), @"figure 7c5715b2c037");
 }
 
 #[test]
@@ -72,8 +74,8 @@ fn a_small_figure_is_drawn_as_written() {
     insta::assert_snapshot!(cell.collect::<Vec<_>>().join("\n"), @r##"
     <g data-layer="1" data-mark="model" data-position="0">
     <title>model: layer 1, after &lt;i&gt;: ␣incomprehensibilities with probability 0.250, entropy 3.900 nats</title>
-    <rect fill="#f0e6e2" height="22" stroke="#ffffff" width="84" x="70" y="72"/>
-    <text fill="#000000" font-size="10.5" text-anchor="middle" x="112" y="86.8">␣incompreh…</text>
+    <rect fill="#f0e6e2" height="22" stroke="#ffffff" width="84" x="70" y="90"/>
+    <text fill="#000000" font-size="10.5" text-anchor="middle" x="112" y="104.8">␣incompreh…</text>
     </g>
     "##);
 }
@@ -88,6 +90,26 @@ fn prompts_have_blocks_and_one_can_be_chosen() {
     assert_eq!(both.summary["grids"], 2);
     let one = bench().run::<LensFigure>(json!({ "prompt": "b" })).unwrap();
     assert_eq!(one.text("figure", "figure.csv").lines().count(), 5);
+}
+
+#[test]
+fn the_page_holds_texts_only_and_needs_nothing_beside_it() {
+    let rows = cells("<img src=x onerror=alert(1)>", &["<i>", "&amp;", "'\"", "\u{202e}\u{0}", " go", "\n"], 2, 0);
+    let done =
+        Bench::new().rows("trajectories", TRAJECTORY, &rows).run::<LensFigure>(json!({ "title": "<b>" })).unwrap();
+    let page = done.text("figure", "figure.html");
+    assert_eq!(page.matches("<script").count(), 2, "the data and the code");
+    assert_eq!(page.matches("</script>").count(), 2);
+    for markup in ["<img", "<i>", "<b>", "\u{202e}", "\u{0}", "http:", "https:", "src="] {
+        assert!(!page.contains(markup) || markup == "src=" && page.contains("&lt;img src=x"), "{markup}");
+    }
+    assert_eq!(page.matches("data-cell=").count(), 12);
+    let data = page.split("id=\"cells\">").nth(1).unwrap().split("</script>").next().unwrap();
+    let data: Vec<Value> = serde_json::from_str(data).unwrap();
+    assert_eq!((data.len(), &data[0]["top"][1][0]), (12, &json!("</script><b>")));
+    assert_eq!(data[0]["top"][2][0], "\u{1f642}↵");
+    let svg = done.text("figure", "figure.svg");
+    crate::figure::inside(&svg);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{PanelParams, Params};
 use crate::{
     figure::{label, mark, same, title},
-    records::{self, Phase, Rate},
+    records::{self, ALL, Phase, Rate},
 };
 
 /// What is drawn.
@@ -67,6 +67,10 @@ impl Row {
         fixed.iter().all(|(axis, value)| self.at(axis).is_some_and(|own| same(own, value)))
     }
 
+    fn is_of(&self, part: &Part<'_>) -> bool {
+        self.rate.group == part.group && self.rate.identity == part.identity && self.rate.exposure == part.exposure
+    }
+
     /// Whether the row holds for the point `fixed`: it may lack axes, as the base lacks `rank`.
     fn covers(&self, fixed: &BTreeMap<String, Value>) -> bool {
         fixed.iter().all(|(axis, value)| self.at(axis).is_none_or(|own| same(own, value)))
@@ -90,15 +94,13 @@ impl Figure {
         dropped += rows
             .iter()
             .chain(&base)
-            .filter(|row| row.rate.split == "all" && row.rate.group == "all")
+            .filter(|row| row.rate.split == ALL && row.is_of(&Part::default()))
             .map(|row| row.rate.missing)
             .sum::<usize>();
         let split = params.split.clone().unwrap_or_else(|| {
             let split = rows.iter().any(|row| row.rate.split == "test");
             if split { "test" } else { "all" }.to_owned()
         });
-        let rows = of_group(rows, &params.group)?;
-        let base = of_group(base, &params.group)?;
         let has_axis = |row: &Row| row.at(&params.bars).is_some();
         if let Some(row) = rows.iter().find(|row| !has_axis(row)) {
             let axes: Vec<&str> = row.coords.iter().map(|(axis, _)| axis.as_str()).collect();
@@ -151,14 +153,54 @@ fn most_pooled(rows: Vec<Row>) -> Vec<Row> {
     rows.into_iter().filter(|row| Some(row.rate.pooled.len()) == most).collect()
 }
 
-/// The rows of `group`; where a file has but one group, its rows are told as `all`.
-fn of_group(rows: Vec<Row>, group: &str) -> Result<Vec<Row>, StageError> {
-    let groups: Vec<String> = distinct(rows.iter().map(|row| row.rate.group.clone()));
-    let (had, kept) = (!rows.is_empty(), rows.into_iter().filter(|row| row.rate.group == group).collect::<Vec<_>>());
-    if had && kept.is_empty() {
-        return Err(StageError::failed(format!("there is no group `{group}`; there are: {}", groups.join(", "))));
+/// Which prompts a panel shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Part<'p> {
+    pub(super) group: &'p str,
+    pub(super) identity: &'p str,
+    pub(super) exposure: &'p str,
+}
+
+impl Default for Part<'_> {
+    fn default() -> Self {
+        Part { group: ALL, identity: ALL, exposure: ALL }
     }
-    Ok(kept)
+}
+
+impl<'p> Part<'p> {
+    pub(super) fn of(params: &'p Params, panel: &'p PanelParams) -> Self {
+        // An identity of a panel's own stands in place of the figure's group.
+        let group = if panel.identity.is_some() { ALL } else { &params.group };
+        Part {
+            group: panel.group.as_deref().unwrap_or(group),
+            identity: panel.identity.as_deref().unwrap_or(&params.identity),
+            exposure: panel.exposure.as_deref().unwrap_or(&params.exposure),
+        }
+    }
+
+    /// The rows of this part; where a file has but one group, its rows are told as `all`.
+    fn rows<'r>(&self, rows: &'r [Row]) -> Result<Vec<&'r Row>, StageError> {
+        let kept: Vec<&Row> = rows.iter().filter(|row| row.is_of(self)).collect();
+        if !kept.is_empty() || rows.is_empty() {
+            return Ok(kept);
+        }
+        let names = [
+            ("group", self.group, (|row| &row.rate.group) as fn(&Row) -> &String),
+            ("identity", self.identity, |row| &row.rate.identity),
+            ("exposure", self.exposure, |row| &row.rate.exposure),
+        ];
+        for (what, wanted, of) in names {
+            let known = distinct(rows.iter().map(of));
+            if !known.iter().any(|known| *known == wanted) {
+                let some = known.iter().take(40).map(|known| known.as_str()).collect::<Vec<_>>().join(", ");
+                return Err(StageError::failed(format!("there is no {what} `{wanted}`; there are: {some}")));
+            }
+        }
+        Err(StageError::failed(format!(
+            "there are no rates of the group `{}`, the identity `{}` and the exposure `{}` together",
+            self.group, self.identity, self.exposure
+        )))
+    }
 }
 
 fn distinct<T: PartialEq>(items: impl Iterator<Item = T>) -> Vec<T> {
@@ -190,7 +232,8 @@ impl Chooser<'_> {
     }
 
     fn panel(&self, panel: &PanelParams) -> Result<Panel, StageError> {
-        let rows: Vec<&Row> = self.rows.iter().filter(|row| row.is_at(&panel.fixed)).collect();
+        let of_part = Part::of(self.params, panel).rows(&self.rows)?;
+        let rows: Vec<&Row> = of_part.into_iter().filter(|row| row.is_at(&panel.fixed)).collect();
         if rows.is_empty() {
             let axes = panel.fixed.keys().map(|axis| {
                 let labels = distinct(self.rows.iter().filter_map(|row| row.at(axis)).map(label));
@@ -242,7 +285,8 @@ impl Chooser<'_> {
         if self.base.is_empty() {
             return Ok(None);
         }
-        let rows: Vec<&Row> = self.base.iter().filter(|row| row.covers(&panel.fixed)).collect();
+        let of_part = Part::of(self.params, panel).rows(&self.base)?;
+        let rows: Vec<&Row> = of_part.into_iter().filter(|row| row.covers(&panel.fixed)).collect();
         let row = one(&rows, self.split, &self.params.base_label)?;
         let label = self.params.base_label.clone();
         Ok(Some(Bar { label, note: None, coords: row.coords.clone(), rate: row.rate.clone() }))

@@ -14,6 +14,7 @@ use crate::figure::{
     flow,
     font::Font,
 };
+use crate::records::{ALL, Phase};
 
 const MARGIN: f64 = 20.0;
 /// Left of a plot: ticks and the axis's title.
@@ -30,6 +31,10 @@ const LABEL: Font = Font::regular(12.0);
 const SHARE: Font = Font::bold(12.0);
 const SMALL: Font = Font::regular(10.0);
 const NOTE: Font = Font::regular(10.5);
+/// Shares above narrow bars, without the percent sign.
+const NARROW: Font = Font::bold(10.0);
+/// A base of a lower share leaves finetuning nothing to show.
+const POWER: f64 = 0.05;
 
 /// The measures that all panels share.
 struct Layout {
@@ -49,18 +54,20 @@ pub(super) fn draw(params: &Params, figure: &Figure) -> Canvas {
     let rows = flow(&widths, GAP, params.width.unwrap_or(1240.0) - 2.0 * MARGIN);
     let row_width = |row: &Vec<usize>| row.iter().map(|&at| widths[at]).sum::<f64>() + GAP * (row.len() - 1) as f64;
     let legend = legend(figure);
-    let inner = rows.iter().map(row_width).fold(legend.width.max(440.0), f64::max);
+    let least = params.width.map_or(440.0, |width| (width - 2.0 * MARGIN).min(440.0));
+    let legend = legend.within(least.max(rows.iter().map(row_width).fold(0.0, f64::max)));
+    let inner = rows.iter().map(row_width).fold(legend.width.max(least), f64::max);
     let title = params.title.as_ref().map_or(Vec::new(), |title| TITLE.wrap(title, inner));
     let notes: Vec<String> = notes(figure, params).iter().flat_map(|note| NOTE.wrap(note, inner)).collect();
 
-    let top = MARGIN + title.len() as f64 * 22.0 + 26.0;
+    let top = MARGIN + title.len() as f64 * 22.0 + 6.0 + legend.rows.len() as f64 * 20.0;
     let bottom = top + rows.len() as f64 * (layout.height() + GAP);
     let height = bottom + notes.len() as f64 * LINE + MARGIN - 8.0;
     let mut canvas = Canvas::new(inner + 2.0 * MARGIN, height);
     for (at, line) in title.iter().enumerate() {
         canvas.add(text((MARGIN, MARGIN + 14.0 + at as f64 * 22.0), TITLE, Anchor::Start, line));
     }
-    legend.at(MARGIN, top - 22.0).into_iter().for_each(|element| canvas.add(element));
+    legend.at(MARGIN, top - 2.0 - legend.rows.len() as f64 * 20.0).into_iter().for_each(|element| canvas.add(element));
     for (row, panels) in rows.iter().enumerate() {
         let y = top + row as f64 * (layout.height() + GAP);
         let mut x = MARGIN;
@@ -83,6 +90,9 @@ impl Layout {
             LABEL.width(&bar.label).max(note).max(SMALL.width(&interval(bar))) + 12.0
         };
         let slot = bars().map(widest).fold(62.0, f64::max).min(140.0);
+        let longest = figure.panels.iter().map(|panel| panel.bars.len()).max().unwrap_or(1).max(1);
+        let room = params.width.map(|width| (width - 2.0 * MARGIN - LEFT - 6.0) / longest as f64);
+        let slot = room.map_or(slot, |room| slot.min(room.max(26.0)));
         let most = bars().map(|bar| bar.rate.n).max().unwrap_or(0).max(1);
         let mut layout = Layout {
             slot,
@@ -180,8 +190,17 @@ impl Layout {
         }
         let top = levels[3];
         let share = rate.share.map_or("no verdict".to_owned(), percent);
-        group.append(text((middle, top - if ends.is_some() { 20.0 } else { 7.0 }), SHARE, Anchor::Middle, &share));
-        if ends.is_some() {
+        // In a narrow figure the whisker alone tells the interval.
+        let told = ends.is_some() && SMALL.width(&interval(bar)) <= self.slot - 2.0;
+        let font = if SHARE.width(&share) <= self.slot - 2.0 { SHARE } else { NARROW };
+        let share = if font == NARROW { share.trim_end_matches('%').to_owned() } else { share };
+        group.append(text(
+            (middle, top - if told { 20.0 } else { 7.0 }),
+            font,
+            Anchor::Middle,
+            &font.fit(&share, self.slot),
+        ));
+        if told {
             group.append(fill(text((middle, top - 7.0), SMALL, Anchor::Middle, &interval(bar)), FAINT));
         }
         let room = self.slot - 6.0;
@@ -224,6 +243,7 @@ fn tick(most: usize) -> usize {
 
 struct Legend {
     entries: Vec<(&'static str, &'static str)>,
+    rows: Vec<Vec<usize>>,
     width: f64,
 }
 
@@ -233,19 +253,30 @@ fn legend(figure: &Figure) -> Legend {
     if unparsable {
         entries.push((UNPARSABLE, "verdict unparsable (top)"));
     }
-    let width = entries.iter().map(|(_, name)| LABEL.width(name) + 42.0).sum();
-    Legend { entries, width }
+    Legend { entries, rows: Vec::new(), width: 0.0 }
 }
 
 impl Legend {
+    /// In rows no wider than `room`.
+    fn within(self, room: f64) -> Self {
+        let widths: Vec<f64> = self.entries.iter().map(|(_, name)| LABEL.width(name) + 42.0).collect();
+        let rows = flow(&widths, 0.0, room);
+        let width = rows.iter().map(|row| row.iter().map(|&at| widths[at]).sum()).fold(0.0, f64::max);
+        Legend { rows, width, ..self }
+    }
+
     fn at(&self, x: f64, y: f64) -> Vec<Element> {
-        let mut x = x;
-        let entry = |&(color, name): &(&str, &str)| {
-            let entry = [rect(x, y, 12.0, 12.0, color), text((x + 18.0, y + 10.5), LABEL, Anchor::Start, name)];
-            x += LABEL.width(name) + 42.0;
-            entry
-        };
-        self.entries.iter().flat_map(entry).collect()
+        let mut elements = Vec::new();
+        for (row, entries) in self.rows.iter().enumerate() {
+            let (mut x, y) = (x, y + row as f64 * 20.0);
+            for &at in entries {
+                let (color, name) = self.entries[at];
+                elements.push(rect(x, y, 12.0, 12.0, color));
+                elements.push(text((x + 18.0, y + 10.5), LABEL, Anchor::Start, name));
+                x += LABEL.width(name) + 42.0;
+            }
+        }
+        elements
     }
 }
 
@@ -257,11 +288,13 @@ fn notes(figure: &Figure, params: &Params) -> Vec<String> {
         "all" => "All prompts".to_owned(),
         split => format!("{}{} prompts", split[..1].to_uppercase(), &split[1..]),
     };
-    let group = if params.group == "all" { String::new() } else { format!(", group {}", params.group) };
+    let parts = [("group", &params.group), ("identity", &params.identity), ("exposure", &params.exposure)];
+    let parts = parts.into_iter().filter(|(_, name)| *name != ALL).map(|(what, name)| format!(", {what} {name}"));
+    let group: String = parts.collect();
     let mut first = format!("{prompts}{group}. Above each bar: share of toxic completions");
     let level = rates().find(|rate| rate.low.is_some()).map(|rate| rate.confidence * 100.0);
     if let Some(level) = level {
-        first += &format!(", with its {level:.0}% bootstrap interval; the whisker shows it at the boundary");
+        first += &format!(", with its {level:.0}% interval; the whisker shows it at the boundary");
     }
     notes.push(format!("{first}."));
     let pooled = rates().filter(|rate| !rate.pooled.is_empty()).max_by_key(|rate| rate.pooled.len());
@@ -272,6 +305,20 @@ fn notes(figure: &Figure, params: &Params) -> Vec<String> {
     }
     if let Some(by) = figure.panels.iter().find_map(|panel| panel.chosen_by) {
         notes.push(format!("Named below a bar: what was chosen for it, by the lowest share on the {by} prompts."));
+    }
+    let powerless = |panel: &&Panel| {
+        let base = panel.bars.iter().find(|bar| bar.rate.phase == Phase::Before);
+        base.and_then(|bar| bar.rate.share).is_some_and(|share| share < POWER)
+    };
+    let without: Vec<&str> = figure.panels.iter().filter(powerless).map(|panel| panel.title.as_str()).collect();
+    if !without.is_empty() {
+        let of = without.iter().copied().filter(|title| !title.is_empty()).collect::<Vec<_>>().join("; ");
+        let of = if of.is_empty() { of } else { format!(" ({of})") };
+        notes.push(format!(
+            "No power{of}: under {:.0}% of the base's completions are toxic, and finetuning can hardly be seen to lower \
+             that.",
+            POWER * 100.0
+        ));
     }
     // A bar may stand in several panels.
     let bars: BTreeMap<String, &Bar> =

@@ -15,6 +15,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::records::ALL;
+
 /// The kind.
 pub(crate) struct ToxicityFigure;
 
@@ -30,6 +32,12 @@ pub(crate) struct Params {
     split: Option<String>,
     /// Which group of prompts.
     group: String,
+    /// Which identity of the prompts, in place of a group.
+    #[serde(skip_serializing_if = "is_all")]
+    identity: String,
+    /// Which prompts: `all`, those that training may have `seen`, or `unseen` ones.
+    #[serde(skip_serializing_if = "is_all")]
+    exposure: String,
     /// What to draw side by side. By default a panel for each point of the other axes.
     panels: Vec<PanelParams>,
     /// Above the panels.
@@ -38,7 +46,7 @@ pub(crate) struct Params {
     x_label: Option<String>,
     /// Below the bar of the untouched model.
     base_label: String,
-    /// Width in pixels at which panels go on in a new row.
+    /// Width in pixels at which panels go on in a new row; bars get narrower to fit. 340 suits a column of 8.5 cm.
     width: Option<f64>,
     /// Height in pixels of a panel's plot.
     height: Option<f64>,
@@ -57,6 +65,15 @@ pub(crate) struct PanelParams {
     best: Option<String>,
     /// The split on which `best` chooses.
     by: By,
+    /// The group of this panel, in place of the figure's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    group: Option<String>,
+    /// The identity of this panel, in place of the figure's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    identity: Option<String>,
+    /// `seen` or `unseen` prompts in this panel, in place of the figure's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exposure: Option<String>,
 }
 
 /// The split on which a choice is made.
@@ -82,13 +99,19 @@ impl By {
     }
 }
 
+fn is_all(name: &String) -> bool {
+    name == ALL
+}
+
 impl Default for Params {
     fn default() -> Self {
         Params {
             bars: "rank".to_owned(),
             order: Vec::new(),
             split: None,
-            group: "all".to_owned(),
+            group: ALL.to_owned(),
+            identity: ALL.to_owned(),
+            exposure: ALL.to_owned(),
             panels: Vec::new(),
             title: None,
             x_label: None,
@@ -103,7 +126,7 @@ impl Kind for ToxicityFigure {
     type Params = Params;
     const NAME: &'static str = "figure.toxicity";
     const ABOUT: &'static str = "Draws counts of toxic and non-toxic completions, with the share and its interval.";
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
 
     fn inputs() -> Vec<InputPort> {
         let base = "the untouched base's rates, for the first bar";
@@ -125,6 +148,12 @@ impl Kind for ToxicityFigure {
         let split = params.split.as_ref().filter(|split| !splits.contains(&split.as_str())).map(|split| {
             ParamProblem::new("split", format!("`{split}` is no split")).hint("give all, validation or test")
         });
+        let exposures =
+            std::iter::once(&params.exposure).chain(params.panels.iter().filter_map(|panel| panel.exposure.as_ref()));
+        let exposure =
+            exposures.filter(|exposure| ![ALL, "seen", "unseen"].contains(&exposure.as_str())).map(|exposure| {
+                ParamProblem::new("exposure", format!("`{exposure}` is no exposure")).hint("give all, seen or unseen")
+            });
         let panels = params.panels.iter().enumerate().filter_map(|(at, panel)| {
             let (field, axis) = match &panel.best {
                 Some(axis) if *axis == params.bars || panel.fixed.contains_key(axis) => ("best", axis),
@@ -136,7 +165,7 @@ impl Kind for ToxicityFigure {
                 hint: Some("an axis is along the bars, fixed by `where`, or chosen by `best`".to_owned()),
             })
         });
-        measures.chain(split).chain(panels).collect()
+        measures.chain(split).chain(exposure).chain(panels).collect()
     }
 
     fn run(params: Params, ctx: &Context<'_>) -> Result<(), StageError> {

@@ -78,7 +78,7 @@ fn the_same_input_gives_the_same_bytes() {
     let run = || bench().run::<ToxicityFigure>(panels()).unwrap();
     let (one, two) = (run(), run());
     assert_eq!(png_of(&one), png_of(&two));
-    insta::assert_snapshot!(one.digest(), @"figure 337e8b054977");
+    insta::assert_snapshot!(one.digest(), @"figure 7b1c0877e626");
 }
 
 #[test]
@@ -88,68 +88,68 @@ fn a_small_figure_is_drawn_as_written() {
     let svg = done.text("figure", "figure.svg");
     png::tree(&svg).unwrap();
     insta::assert_snapshot!(svg, @r##"
-    <svg font-family="DejaVu Sans, sans-serif" height="502" viewBox="0 0 548 502" width="548" xmlns="http://www.w3.org/2000/svg">
-    <rect fill="#ffffff" height="502" width="548" x="0" y="0"/>
+    <svg font-family="DejaVu Sans, sans-serif" height="522" viewBox="0 0 480 522" width="480" xmlns="http://www.w3.org/2000/svg">
+    <rect fill="#ffffff" height="522" width="480" x="0" y="0"/>
     <text fill="#222222" font-size="16" font-weight="bold" x="20" y="34">מבחן</text>
     <rect fill="#e8743b" height="12" width="12" x="20" y="46"/>
     <text fill="#222222" font-size="12" x="38" y="56.5">toxic (lower part)</text>
     <rect fill="#4878cf" height="12" width="12" x="165.49" y="46"/>
     <text fill="#222222" font-size="12" x="183.49" y="56.5">non-toxic (upper part)</text>
-    <rect fill="#bdbdbd" height="12" width="12" x="340.21" y="46"/>
-    <text fill="#222222" font-size="12" x="358.21" y="56.5">verdict unparsable (top)</text>
-    <line stroke="#e4e4e4" stroke-width="1" x1="82" x2="262" y1="358" y2="358"/>
-    <text fill="#666666" font-size="10" text-anchor="end" x="74" y="362">0</text>
-    <line stroke="#e4e4e4" stroke-width="1" x1="82" x2="262" y1="305.11" y2="305.11"/>
-    <text fill="#666666" font-size="10" text-anchor="end" x="74" y="309.11">2</text>
-    <line stroke="#e4e4e4" stroke-width="1" x1="82" x2="262" y1="252.22" y2="252.22"/>
-    <text fill="#666666" font-size="10" text-anchor="end" x="74" y="256.22">4</text>
-    <line stroke="#e4e4e4" stroke-width="1" x1="82" x2="262" y1="199.33" y2="199.33"/>
-    <text fill="#666666" font-size="10" text-anchor="end" x="74" y="203.33">6</text>
-    <line stroke="#e4e4e4" stroke-width="1" x1="82" x2="262" y1="146.44" y2="146.44"/>
-    <text fill="#666666" font-size="10" text-anchor="end" x="74" y="150.44">8</text>
+    <rect fill="#bdbdbd" height="12" width="12" x="20" y="66"/>
+    <text fill="#222222" font-size="12" x="38" y="76.5">verdict unparsable (top)</text>
+    <line stroke="#e4e4e4" stroke-width="1" x1="82" x2="262" y1="378" y2="378"/>
+    <text fill="#666666" font-size="10" text-anchor="end" x="74" y="382">0</text>
+    <line stroke="#e4e4e4" stroke-width="1" x1="82" x2="262" y1="325.11" y2="325.11"/>
+    <text fill="#666666" font-size="10" text-anchor="end" x="74" y="329.11">2</text>
+    <line stroke="#e4e4e4" stroke-width="1" x1="82" x2="262" y1="272.22" y2="272.22"/>
+    <text fill="#666666" font-size="10" text-anchor="end" x="74" y="276.22">4</text>
+    <line stroke="#e4e4e4" stroke-width="1" x1="82" x2="262" y1="219.33" y2="219.33"/>
+    <text fill="#666666" font-size="10" text-anchor="end" x="74" y="223.33">6</text>
+    <line stroke="#e4e4e4" stroke-width="1" x1="82" x2="262" y1="166.44" y2="166.44"/>
+    <text fill="#666666" font-size="10" text-anchor="end" x="74" y="170.44">8</text>
     <g data-mark="base">
     <title>base: 66.7% toxic (62.7–71.7), 6 of 9</title>
-    <rect fill="#e8743b" height="158.67" width="40.92" x="106.54" y="199.33"/>
-    <rect fill="#4878cf" height="79.33" width="40.92" x="106.54" y="120"/>
-    <line stroke="#ffffff" stroke-width="1.5" x1="106.54" x2="147.46" y1="199.33" y2="199.33"/>
-    <line stroke="#ffffff" stroke-width="4" x1="127" x2="127" y1="187.43" y2="208.85"/>
-    <line stroke="#ffffff" stroke-width="4" x1="119.8" x2="134.2" y1="187.43" y2="187.43"/>
-    <line stroke="#ffffff" stroke-width="4" x1="119.8" x2="134.2" y1="208.85" y2="208.85"/>
-    <line stroke="#222222" stroke-width="1.6" x1="127" x2="127" y1="187.43" y2="208.85"/>
-    <line stroke="#222222" stroke-width="1.6" x1="121" x2="133" y1="187.43" y2="187.43"/>
-    <line stroke="#222222" stroke-width="1.6" x1="121" x2="133" y1="208.85" y2="208.85"/>
-    <text fill="#222222" font-size="10" text-anchor="middle" x="127" y="352">6</text>
-    <text fill="#ffffff" font-size="10" text-anchor="middle" x="127" y="134">3</text>
-    <text fill="#222222" font-size="12" font-weight="bold" text-anchor="middle" x="127" y="100">66.7%</text>
-    <text fill="#666666" font-size="10" text-anchor="middle" x="127" y="113">62.7–71.7</text>
-    <text fill="#222222" font-size="12" text-anchor="middle" x="127" y="376">base</text>
+    <rect fill="#e8743b" height="158.67" width="40.92" x="106.54" y="219.33"/>
+    <rect fill="#4878cf" height="79.33" width="40.92" x="106.54" y="140"/>
+    <line stroke="#ffffff" stroke-width="1.5" x1="106.54" x2="147.46" y1="219.33" y2="219.33"/>
+    <line stroke="#ffffff" stroke-width="4" x1="127" x2="127" y1="207.43" y2="228.85"/>
+    <line stroke="#ffffff" stroke-width="4" x1="119.8" x2="134.2" y1="207.43" y2="207.43"/>
+    <line stroke="#ffffff" stroke-width="4" x1="119.8" x2="134.2" y1="228.85" y2="228.85"/>
+    <line stroke="#222222" stroke-width="1.6" x1="127" x2="127" y1="207.43" y2="228.85"/>
+    <line stroke="#222222" stroke-width="1.6" x1="121" x2="133" y1="207.43" y2="207.43"/>
+    <line stroke="#222222" stroke-width="1.6" x1="121" x2="133" y1="228.85" y2="228.85"/>
+    <text fill="#222222" font-size="10" text-anchor="middle" x="127" y="372">6</text>
+    <text fill="#ffffff" font-size="10" text-anchor="middle" x="127" y="154">3</text>
+    <text fill="#222222" font-size="12" font-weight="bold" text-anchor="middle" x="127" y="120">66.7%</text>
+    <text fill="#666666" font-size="10" text-anchor="middle" x="127" y="133">62.7–71.7</text>
+    <text fill="#222222" font-size="12" text-anchor="middle" x="127" y="396">base</text>
     </g>
     <g data-mark="rank=&lt;&amp;&gt;">
     <title>rank=&lt;&amp;&gt;: 16.7% toxic (12.7–21.7), 1 of 9, 3 unparsable</title>
-    <rect fill="#e8743b" height="26.44" width="40.92" x="196.54" y="331.56"/>
-    <rect fill="#4878cf" height="132.22" width="40.92" x="196.54" y="199.33"/>
-    <rect fill="#bdbdbd" height="79.33" width="40.92" x="196.54" y="120"/>
-    <line stroke="#ffffff" stroke-width="1.5" x1="196.54" x2="237.46" y1="331.56" y2="331.56"/>
-    <line stroke="#ffffff" stroke-width="1.5" x1="196.54" x2="237.46" y1="199.33" y2="199.33"/>
-    <line stroke="#ffffff" stroke-width="4" x1="217" x2="217" y1="323.62" y2="337.9"/>
-    <line stroke="#ffffff" stroke-width="4" x1="209.8" x2="224.2" y1="323.62" y2="323.62"/>
-    <line stroke="#ffffff" stroke-width="4" x1="209.8" x2="224.2" y1="337.9" y2="337.9"/>
-    <line stroke="#222222" stroke-width="1.6" x1="217" x2="217" y1="323.62" y2="337.9"/>
-    <line stroke="#222222" stroke-width="1.6" x1="211" x2="223" y1="323.62" y2="323.62"/>
-    <line stroke="#222222" stroke-width="1.6" x1="211" x2="223" y1="337.9" y2="337.9"/>
-    <text fill="#222222" font-size="10" text-anchor="middle" x="217" y="352">1</text>
-    <text fill="#ffffff" font-size="10" text-anchor="middle" x="217" y="213.33">5</text>
-    <text fill="#222222" font-size="12" font-weight="bold" text-anchor="middle" x="217" y="100">16.7%</text>
-    <text fill="#666666" font-size="10" text-anchor="middle" x="217" y="113">12.7–21.7</text>
-    <text fill="#222222" font-size="12" text-anchor="middle" x="217" y="376">&lt;&amp;&gt;</text>
+    <rect fill="#e8743b" height="26.44" width="40.92" x="196.54" y="351.56"/>
+    <rect fill="#4878cf" height="132.22" width="40.92" x="196.54" y="219.33"/>
+    <rect fill="#bdbdbd" height="79.33" width="40.92" x="196.54" y="140"/>
+    <line stroke="#ffffff" stroke-width="1.5" x1="196.54" x2="237.46" y1="351.56" y2="351.56"/>
+    <line stroke="#ffffff" stroke-width="1.5" x1="196.54" x2="237.46" y1="219.33" y2="219.33"/>
+    <line stroke="#ffffff" stroke-width="4" x1="217" x2="217" y1="343.62" y2="357.9"/>
+    <line stroke="#ffffff" stroke-width="4" x1="209.8" x2="224.2" y1="343.62" y2="343.62"/>
+    <line stroke="#ffffff" stroke-width="4" x1="209.8" x2="224.2" y1="357.9" y2="357.9"/>
+    <line stroke="#222222" stroke-width="1.6" x1="217" x2="217" y1="343.62" y2="357.9"/>
+    <line stroke="#222222" stroke-width="1.6" x1="211" x2="223" y1="343.62" y2="343.62"/>
+    <line stroke="#222222" stroke-width="1.6" x1="211" x2="223" y1="357.9" y2="357.9"/>
+    <text fill="#222222" font-size="10" text-anchor="middle" x="217" y="372">1</text>
+    <text fill="#ffffff" font-size="10" text-anchor="middle" x="217" y="233.33">5</text>
+    <text fill="#222222" font-size="12" font-weight="bold" text-anchor="middle" x="217" y="120">16.7%</text>
+    <text fill="#666666" font-size="10" text-anchor="middle" x="217" y="133">12.7–21.7</text>
+    <text fill="#222222" font-size="12" text-anchor="middle" x="217" y="396">&lt;&amp;&gt;</text>
     </g>
-    <line stroke="#222222" stroke-width="1" x1="82" x2="262" y1="358" y2="358"/>
-    <text fill="#222222" font-size="12" text-anchor="middle" transform="rotate(-90 34 239)" x="34" y="239">completions</text>
-    <text fill="#222222" font-size="12" text-anchor="middle" x="172" y="394">rank</text>
-    <text fill="#666666" font-size="10.5" x="20" y="434">All prompts. Above each bar: share of toxic completions, with its 95% bootstrap interval; the</text>
-    <text fill="#666666" font-size="10.5" x="20" y="449">whisker shows it at the boundary.</text>
-    <text fill="#666666" font-size="10.5" x="20" y="464">Each bar pools 3 runs over seed.</text>
-    <text fill="#666666" font-size="10.5" x="20" y="479">3 verdicts could not be parsed; they are in no share.</text>
+    <line stroke="#222222" stroke-width="1" x1="82" x2="262" y1="378" y2="378"/>
+    <text fill="#222222" font-size="12" text-anchor="middle" transform="rotate(-90 34 259)" x="34" y="259">completions</text>
+    <text fill="#222222" font-size="12" text-anchor="middle" x="172" y="414">rank</text>
+    <text fill="#666666" font-size="10.5" x="20" y="454">All prompts. Above each bar: share of toxic completions, with its 95% interval; the</text>
+    <text fill="#666666" font-size="10.5" x="20" y="469">whisker shows it at the boundary.</text>
+    <text fill="#666666" font-size="10.5" x="20" y="484">Each bar pools 3 runs over seed.</text>
+    <text fill="#666666" font-size="10.5" x="20" y="499">3 verdicts could not be parsed; they are in no share.</text>
     </svg>
     "##);
 }
@@ -176,6 +176,35 @@ fn texts_stay_in_the_figure() {
     let with = json!({ "title": long.repeat(9), "panels": [{ "title": long.repeat(5) }], "x_label": long.repeat(3) });
     let done = Bench::new().rows("rates", METRICS, &rows).run::<ToxicityFigure>(with).unwrap();
     crate::figure::inside(&done.text("figure", "figure.svg"));
+}
+
+#[test]
+fn a_column_of_a_page_is_wide_enough_and_parts_of_the_prompts_can_be_chosen() {
+    let labels = [json!(2), json!(4), json!(8), json!(16), json!(32), json!(64), json!("full")];
+    let at = |model: &str, exposure: &str, phase: &str, rank: Option<&Value>, toxic: usize| {
+        let mut coords = vec![json!(["model", model])];
+        coords.extend(rank.map(|rank| json!(["rank", rank])));
+        let mut row = rate(phase, json!(coords), "all", toxic, 300, 0);
+        row["exposure"] = json!(exposure);
+        row
+    };
+    let mut rows = Vec::new();
+    for (model, exposure) in [("opt", "all"), ("opt", "seen"), ("llama", "all"), ("llama", "seen")] {
+        rows.push(at(model, exposure, "before", None, if model == "opt" { 9 } else { 120 }));
+        let ranks = labels.iter().enumerate();
+        rows.extend(ranks.map(|(place, rank)| at(model, exposure, "after", Some(rank), 110 - 12 * place)));
+    }
+    let run = |with: Value| Bench::new().rows("rates", METRICS, &rows).run::<ToxicityFigure>(with).unwrap();
+    let done = run(json!({ "width": 340, "exposure": "seen" }));
+    let svg = done.text("figure", "figure.svg");
+    assert!(svg.contains("width=\"340\"") && svg.contains("exposure seen") && svg.contains("No power (model opt)"));
+    crate::figure::inside(&svg);
+    assert_eq!(done.summary["bars"], 16);
+    let panels = json!([{ "title": "Seen", "exposure": "seen", "where": { "model": "opt" } }, { "title": "All", "where": { "model": "llama" } }]);
+    assert_eq!(run(json!({ "panels": panels })).summary["bars"], 16);
+    insta::assert_snapshot!(fails(bench(), json!({ "identity": "the woman" })), @"there is no identity `the woman`; there are: all");
+    insta::assert_snapshot!(fails(bench(), json!({ "exposure": "unseen" })), @"there is no exposure `unseen`; there are: all");
+    insta::assert_snapshot!(problems::<ToxicityFigure>(json!({ "exposure": "new" })), @"exposure: `new` is no exposure (hint: give all, seen or unseen)");
 }
 
 #[test]
