@@ -36,6 +36,8 @@ pub struct Model<T> {
 pub trait Task: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// In messages: what is wanted.
     const NAME: &'static str;
+    /// PEFT's name for it.
+    const PEFT: Option<&'static str>;
 
     /// Whether a config describes such a model.
     fn is_of(config: &ModelConfig) -> bool;
@@ -64,6 +66,7 @@ pub type SequenceClassifier = Model<Classes>;
 
 impl Task for NextToken {
     const NAME: &'static str = "a causal language model";
+    const PEFT: Option<&'static str> = Some("CAUSAL_LM");
 
     fn is_of(config: &ModelConfig) -> bool {
         config.labels.is_empty() && config.family != Family::Bert
@@ -72,6 +75,7 @@ impl Task for NextToken {
 
 impl Task for Classes {
     const NAME: &'static str = "a sequence classifier";
+    const PEFT: Option<&'static str> = Some("SEQ_CLS");
 
     fn is_of(config: &ModelConfig) -> bool {
         !config.labels.is_empty()
@@ -80,6 +84,7 @@ impl Task for Classes {
 
 impl Task for MaskedTokens {
     const NAME: &'static str = "a masked language model";
+    const PEFT: Option<&'static str> = None;
 
     fn is_of(config: &ModelConfig) -> bool {
         config.labels.is_empty() && config.family == Family::Bert

@@ -4,13 +4,16 @@ use std::sync::Arc;
 
 use palinode_engine::stage::{Of, ParamProblem, StageKind};
 
+mod classifier;
 mod corpus_planted;
 mod counterfactuals_templates;
+mod dataset;
 mod device;
 mod evaluate_toxicity;
 mod figure;
 mod finetune;
 mod generate;
+mod instruction;
 mod judge_lexicon;
 mod lens;
 mod model;
@@ -31,6 +34,10 @@ mod words;
 pub fn kinds() -> Vec<Arc<dyn StageKind>> {
     vec![
         Arc::new(Of::<corpus_planted::Planted>::NEW),
+        Arc::new(Of::<dataset::table::FromTable>::NEW),
+        Arc::new(Of::<dataset::sst2::Sst2>::NEW),
+        Arc::new(Of::<dataset::imdb::Imdb>::NEW),
+        Arc::new(Of::<dataset::downsample::Downsample>::NEW),
         Arc::new(Of::<tokenizer_train::Train>::NEW),
         Arc::new(Of::<pretrain::Pretrain>::NEW),
         Arc::new(Of::<model::Model>::NEW),
@@ -40,6 +47,10 @@ pub fn kinds() -> Vec<Arc<dyn StageKind>> {
         Arc::new(Of::<judge_lexicon::LexiconJudge>::NEW),
         Arc::new(Of::<counterfactuals_templates::FromStatements>::NEW),
         Arc::new(Of::<finetune::Finetune>::NEW),
+        Arc::new(Of::<classifier::finetune::FinetuneClassifier>::NEW),
+        Arc::new(Of::<classifier::predict::PredictClassifier>::NEW),
+        Arc::new(Of::<instruction::finetune::FinetuneInstruction>::NEW),
+        Arc::new(Of::<instruction::predict::PredictInstruction>::NEW),
         Arc::new(Of::<lens::Lens>::NEW),
         Arc::new(Of::<evaluate_toxicity::Toxicity>::NEW),
         Arc::new(Of::<figure::toxicity::ToxicityFigure>::NEW),
