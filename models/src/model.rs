@@ -36,8 +36,6 @@ pub struct Model<T> {
 pub trait Task: Clone + std::fmt::Debug + Send + Sync + 'static {
     /// In messages: what is wanted.
     const NAME: &'static str;
-    /// PEFT's name for it.
-    const PEFT: Option<&'static str>;
 
     /// Whether a config describes such a model.
     fn is_of(config: &ModelConfig) -> bool;
@@ -66,7 +64,6 @@ pub type SequenceClassifier = Model<Classes>;
 
 impl Task for NextToken {
     const NAME: &'static str = "a causal language model";
-    const PEFT: Option<&'static str> = Some("CAUSAL_LM");
 
     fn is_of(config: &ModelConfig) -> bool {
         config.labels.is_empty() && config.family != Family::Bert
@@ -75,7 +72,6 @@ impl Task for NextToken {
 
 impl Task for Classes {
     const NAME: &'static str = "a sequence classifier";
-    const PEFT: Option<&'static str> = Some("SEQ_CLS");
 
     fn is_of(config: &ModelConfig) -> bool {
         !config.labels.is_empty()
@@ -84,7 +80,6 @@ impl Task for Classes {
 
 impl Task for MaskedTokens {
     const NAME: &'static str = "a masked language model";
-    const PEFT: Option<&'static str> = None;
 
     fn is_of(config: &ModelConfig) -> bool {
         config.labels.is_empty() && config.family == Family::Bert

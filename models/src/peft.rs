@@ -42,7 +42,7 @@ pub fn with_adapter<T: Task>(base: &Model<T>, files: &ModelFiles) -> Result<Mode
 /// Puts the adapters of PEFT's files on their base; gives what they look like. On an error the model is as before.
 pub fn load_adapter<T: Task>(model: &mut Model<T>, files: &ModelFiles) -> Result<LoraConfig, LoraError> {
     let text = files.text(CONFIG)?.ok_or_else(|| ModelError::MissingFile { name: CONFIG.into() })?;
-    let config = config::parse(&text, T::PEFT)?;
+    let config = config::parse(&text)?;
     if files.get(TENSORS).is_none() && files.get("adapter_model.bin").is_some() {
         let message = "the adapter's tensors are in adapter_model.bin, a pickle, which is not read here: write them as \
             adapter_model.safetensors (PEFT does so unless `safe_serialization=False`)";
@@ -123,7 +123,7 @@ pub fn save_adapter<T: Task>(
         tensors.extend(saved.map(|(name, tensor)| (format!("{PREFIX}{name}"), tensor)));
     }
     let paths: Vec<String> = adapters.keys().cloned().collect();
-    let text = config::render(config, T::PEFT, model.config().family, &paths, base);
+    let text = config::render(config, model.config().family, &paths, base);
     std::fs::create_dir_all(folder).map_err(|error| ModelError::io(folder, error))?;
     let place = folder.join(CONFIG);
     std::fs::write(&place, text).map_err(|error| ModelError::io(&place, error))?;

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use palinode_engine::stage::{Of, ParamProblem, StageKind};
 
+mod baseline_bow;
 mod classifier;
 mod corpus_planted;
 mod counterfactuals_templates;
 mod dataset;
 mod device;
+mod evaluate_boundary;
+mod evaluate_groups;
 mod evaluate_toxicity;
 mod figure;
 mod finetune;
@@ -24,6 +27,7 @@ mod random;
 pub mod records;
 mod runtime;
 pub mod stats;
+mod table_disparity;
 #[cfg(test)]
 mod testing;
 mod tokenizer_train;
@@ -49,10 +53,16 @@ pub fn kinds() -> Vec<Arc<dyn StageKind>> {
         Arc::new(Of::<finetune::Finetune>::NEW),
         Arc::new(Of::<classifier::finetune::FinetuneClassifier>::NEW),
         Arc::new(Of::<classifier::predict::PredictClassifier>::NEW),
+        Arc::new(Of::<baseline_bow::BagOfWords>::NEW),
         Arc::new(Of::<instruction::finetune::FinetuneInstruction>::NEW),
         Arc::new(Of::<instruction::predict::PredictInstruction>::NEW),
         Arc::new(Of::<lens::Lens>::NEW),
         Arc::new(Of::<evaluate_toxicity::Toxicity>::NEW),
+        Arc::new(Of::<evaluate_groups::Groups>::NEW),
+        Arc::new(Of::<evaluate_boundary::Boundary>::NEW),
+        Arc::new(Of::<table_disparity::DisparityTable>::NEW),
+        Arc::new(Of::<figure::accuracy::AccuracyFigure>::NEW),
+        Arc::new(Of::<figure::boundary::BoundaryFigure>::NEW),
         Arc::new(Of::<figure::toxicity::ToxicityFigure>::NEW),
         Arc::new(Of::<figure::lens::LensFigure>::NEW),
         Arc::new(Of::<figure::curve::CurveFigure>::NEW),

@@ -11,10 +11,10 @@ use crate::error::ModelError;
 use crate::lora::{LayerFilter, LoraConfig, LoraError, LoraInit, Modules, Targets};
 
 /// What is asked for, refusing what would change the computation and isn't built.
-pub(super) fn parse(text: &str, task: Option<&'static str>) -> Result<LoraConfig, LoraError> {
+pub(super) fn parse(text: &str) -> Result<LoraConfig, LoraError> {
     let invalid = |reason: String| ModelError::Json { name: CONFIG.into(), reason };
     let map: Map<String, Value> = serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
-    refuse_unsupported(&map, task)?;
+    refuse_unsupported(&map)?;
     let get = |key: &str| map.get(key).filter(|value| !value.is_null());
     let number = |key: &str, default: f64| match get(key) {
         None => Ok(default),
@@ -77,7 +77,7 @@ pub(super) fn parse(text: &str, task: Option<&'static str>) -> Result<LoraConfig
     })
 }
 
-fn refuse_unsupported(map: &Map<String, Value>, task: Option<&'static str>) -> Result<(), LoraError> {
+fn refuse_unsupported(map: &Map<String, Value>) -> Result<(), LoraError> {
     let only = |key: &'static str, allowed: &[Value], supported: &'static str| match map.get(key) {
         Some(value) if !value.is_null() && !allowed.contains(value) => {
             Err(LoraError::Unsupported { key, value: value.to_string(), supported })
@@ -85,7 +85,7 @@ fn refuse_unsupported(map: &Map<String, Value>, task: Option<&'static str>) -> R
         _ => Ok(()),
     };
     only("peft_type", &[json!("LORA")], "\"LORA\"")?;
-    only("task_type", &task.map(|task| json!(task)).into_iter().collect::<Vec<_>>(), task.unwrap_or("null"))?;
+    only("task_type", &[json!("CAUSAL_LM")], "\"CAUSAL_LM\"")?;
     only("bias", &[json!("none")], "\"none\"")?;
     // Weights that a base would have to be changed by first.
     let plain = ["gaussian", "orthogonal", "eva"].map(|name| json!(name));
@@ -181,19 +181,13 @@ struct Rendered<'a> {
     rank_pattern: Ordered<usize>,
     revision: (),
     target_modules: Targets,
-    task_type: Option<&'a str>,
+    task_type: &'a str,
     use_dora: bool,
     use_rslora: bool,
 }
 
 /// `paths` are those of the adapted layers.
-pub(super) fn render(
-    config: &LoraConfig,
-    task: Option<&'static str>,
-    family: Family,
-    paths: &[String],
-    base: &str,
-) -> String {
+pub(super) fn render(config: &LoraConfig, family: Family, paths: &[String], base: &str) -> String {
     // PEFT has integers for alphas.
     let alpha = |alpha: f64| if alpha.fract() == 0.0 { json!(alpha as i64) } else { json!(alpha) };
     let targets = match &config.targets {
@@ -229,7 +223,7 @@ pub(super) fn render(
         rank_pattern: Ordered(config.rank_pattern.clone()),
         revision: (),
         target_modules: targets,
-        task_type: task,
+        task_type: "CAUSAL_LM",
         use_dora: false,
         use_rslora: config.rslora,
     };

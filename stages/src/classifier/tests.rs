@@ -79,19 +79,19 @@ fn what_is_written_is_whole_or_an_adapter_with_its_head() {
     let base = &base.outputs["model"];
     let files = |done: &Done| done.outputs["model"].files.keys().cloned().collect::<Vec<_>>().join(" ");
     let low = tune(base, json!({ "rank": 2 })).unwrap();
-    insta::assert_snapshot!(files(&low), @"");
+    insta::assert_snapshot!(files(&low), @"adapter_config.json adapter_model.safetensors base/config.json base/model.safetensors base/tokenizer.json base/tokenizer_config.json");
     let adapter: Value = low.json("model", "adapter_config.json");
-    insta::assert_snapshot!(format!("{} {}", adapter["task_type"], adapter["modules_to_save"]), @"");
+    insta::assert_snapshot!(format!("{} {}", adapter["task_type"], adapter["modules_to_save"]), @r#""SEQ_CLS" ["score"]"#);
     let config: Value = low.json("model", "base/config.json");
-    insta::assert_snapshot!(format!("{} {}", config["architectures"], config["id2label"]), @"");
+    insta::assert_snapshot!(format!("{} {}", config["architectures"], config["id2label"]), @r#"["GPT2ForSequenceClassification"] {"0":"cool","1":"late"}"#);
     let full = tune(base, json!({ "rank": "full" })).unwrap();
-    insta::assert_snapshot!(files(&full), @"");
+    insta::assert_snapshot!(files(&full), @"config.json model.safetensors tokenizer.json tokenizer_config.json");
     let count = |done: &Done| done.summary["trained_parameters"].as_u64().unwrap();
     let control = tune(base, json!({ "rank": "full", "targets": "lora" })).unwrap();
     // Width 16, one block: all linear layers 12 times 16 x 16, and the head.
     assert_eq!(count(&control), 12 * 16 * 16 + 16 * 2);
     assert!(count(&low) < count(&control) && count(&control) < count(&full));
-    insta::assert_snapshot!(tune(&low.outputs["model"], json!({ "rank": 2 })).err().unwrap(), @"");
+    insta::assert_snapshot!(tune(&low.outputs["model"], json!({ "rank": 2 })).err().unwrap(), @"the model has adapters: begin with the model that it was made of, or with one that was finetuned in full");
     // A classifier that was finetuned in full begins anew, with a head of its own.
     assert!(tune(&full.outputs["model"], json!({ "rank": 2, "epochs": 1 })).is_ok());
 }
@@ -162,26 +162,35 @@ fn what_can_not_be_learned_or_classified_is_told() {
     let base = tiny::pretrained(json!({ "steps": 1 }));
     let base = &base.outputs["model"];
     let told = |texts: &[(&str, &str)], with: Value| tune_on(base, texts, with).err().unwrap().to_string();
-    insta::assert_snapshot!(told(&TEXTS[..1], json!({ "rank": 2 })), @"");
-    insta::assert_snapshot!(told(&[], json!({ "rank": 2 })), @"");
-    insta::assert_snapshot!(told(&TEXTS, json!({ "rank": 2, "labels": ["cool", "warm", "late"] })), @"");
-    insta::assert_snapshot!(told(&[TEXTS[0], TEXTS[1], ("bakers", "odd")], json!({ "rank": 2, "labels": ["cool", "late"] })), @"");
-    insta::assert_snapshot!(told(&TEXTS, json!({ "rank": 2, "keep": "best" })), @"");
-    insta::assert_snapshot!(problems::<FinetuneClassifier>(json!({ "rank": 0, "epochs": 0, "dropout": 1, "labels": ["a", "a"], "max_length": 1 })), @"");
+    insta::assert_snapshot!(told(&TEXTS[..1], json!({ "rank": 2 })), @"all 1 training examples are of the class `late`: there is nothing to tell apart");
+    insta::assert_snapshot!(told(&[], json!({ "rank": 2 })), @"there is no training example: there is nothing to tell apart");
+    insta::assert_snapshot!(told(&TEXTS, json!({ "rank": 2, "labels": ["cool", "warm", "late"] })), @"no training example is of the class `warm`");
+    insta::assert_snapshot!(told(&[TEXTS[0], TEXTS[1], ("bakers", "odd")], json!({ "rank": 2, "labels": ["cool", "late"] })), @"1 of 3 examples of the training part have a label that is no class (`odd` of `train-2` is the first); the classes are cool, late");
+    insta::assert_snapshot!(told(&TEXTS, json!({ "rank": 2, "keep": "best" })), @"there is no validation part to find the best epoch on: link the input `validation`, or leave out `keep: best` and `patience`");
+    insta::assert_snapshot!(problems::<FinetuneClassifier>(json!({ "rank": 0, "epochs": 0, "dropout": 1, "labels": ["a", "a"], "max_length": 1 })), @"
+    rank: 0 is too few, give at least 1
+    epochs: 0 is too few, give at least 1
+    dropout: 1 is not a probability below 1
+    max_length: give at least 2
+    labels: give two or more different classes
+    ");
 
     let done = tune(base, json!({ "rank": 2, "epochs": 1 })).unwrap();
-    insta::assert_snapshot!(predict(&done, &[("bakers", "odd")], json!({})).err().unwrap(), @"");
-    insta::assert_snapshot!(predict(&done, &[], json!({})).err().unwrap(), @"");
+    insta::assert_snapshot!(predict(&done, &[("bakers", "odd")], json!({})).err().unwrap(), @"1 of 1 examples of the test part have a label that is no class (`odd` of `test-0` is the first); the classes are cool, late");
+    insta::assert_snapshot!(predict(&done, &[], json!({})).err().unwrap(), @"there is no text to classify: the part at the input `data` is empty");
     let long = [("bakers are always tardy bakers are always tardy bakers are tardy", "late")];
     assert_eq!(predict(&done, &long, json!({})).unwrap().summary["texts_cut"], 1);
     let plain = Bench::new().input("model", base.clone()).rows("data", DATASET, &examples("test", &TEXTS));
-    insta::assert_snapshot!(plain.run::<PredictClassifier>(json!({})).err().unwrap(), @"");
+    insta::assert_snapshot!(plain.run::<PredictClassifier>(json!({})).err().unwrap(), @"the model is one without classes (GPT2LMHeadModel); a sequence classifier is wanted");
 }
 
 #[test]
 fn bytes_are_those_of_this_revision() {
     let base = tiny::pretrained(json!({ "steps": 3 }));
     let done = tune(&base.outputs["model"], json!({ "rank": 2, "epochs": 3, "dropout": 0.1 })).unwrap();
-    insta::assert_snapshot!(done.digest(), @"");
-    insta::assert_snapshot!(predict(&done, &TEXTS, json!({})).unwrap().digest(), @"");
+    insta::assert_snapshot!(done.digest(), @"
+    curve 1d2a44d758f1
+    model 72bef1324014
+    ");
+    insta::assert_snapshot!(predict(&done, &TEXTS, json!({})).unwrap().digest(), @"predictions 129665276974");
 }

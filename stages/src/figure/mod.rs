@@ -1,12 +1,16 @@
 //! Figures: the kinds that draw, and a small layout layer over the `svg` crate. Marks carry `data-mark` attributes and
 //! text is measured with the bundled font, so a figure's bytes and layout are the same on every machine.
 
+pub(crate) mod accuracy;
+pub(crate) mod boundary;
 mod canvas;
 mod color;
 pub(crate) mod curve;
 mod font;
 pub(crate) mod lens;
+mod plot;
 mod png;
+mod ticks;
 pub(crate) mod toxicity;
 
 use palinode_engine::{
@@ -41,12 +45,12 @@ fn table<R: AsRef<[String]>>(header: &[&str], rows: &[R]) -> Result<Vec<u8>, Sta
 }
 
 /// A label as people read it: texts without quotes.
-fn label(value: &Value) -> String {
+pub(crate) fn label(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
 /// Whether two labels are the same: `1` and `1.0` are.
-fn same(a: &Value, b: &Value) -> bool {
+pub(crate) fn same(a: &Value, b: &Value) -> bool {
     match (a.as_f64(), b.as_f64()) {
         (Some(a), Some(b)) => a == b,
         _ => a == b,
@@ -54,12 +58,12 @@ fn same(a: &Value, b: &Value) -> bool {
 }
 
 /// Coordinates as a mark names them: `rank=8,seed=1`.
-fn mark(coords: &[(String, Value)]) -> String {
+pub(crate) fn mark(coords: &[(String, Value)]) -> String {
     coords.iter().map(|(axis, value)| format!("{axis}={}", label(value))).collect::<Vec<_>>().join(",")
 }
 
 /// Coordinates as a title: `rank 8, seed 1`.
-fn title(coords: &[(String, Value)]) -> String {
+pub(crate) fn title(coords: &[(String, Value)]) -> String {
     coords.iter().map(|(axis, value)| format!("{axis} {}", label(value))).collect::<Vec<_>>().join(", ")
 }
 

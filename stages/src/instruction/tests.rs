@@ -60,7 +60,7 @@ fn a_prompt_is_filled_in_one_pass_and_a_long_text_is_cut() {
         "template": "{options}? {text}!", "options": { "1": "a", "2": " b", "3": "c" },
     }))
     .unwrap();
-    insta::assert_snapshot!(instruction.prompt("{options} {text}"), @"");
+    insta::assert_snapshot!(instruction.prompt("{options} {text}"), @"a, b or c? {options} {text}!");
     let base = tiny::pretrained(json!({ "steps": 1 }));
     let long = json!({ "id": "x", "text": "bakers are always tardy ".repeat(5), "label": "late", "group": "g", "split": "test" });
     let bench = Bench::new().input("model", base.outputs["model"].clone()).rows("data", DATASET, &[long.clone()]);
@@ -70,24 +70,34 @@ fn a_prompt_is_filled_in_one_pass_and_a_long_text_is_cut() {
     let bench = Bench::new().input("model", base.outputs["model"].clone()).rows("data", DATASET, &[long]);
     let done =
         bench.run::<PredictInstruction>(json!({ "instruction": super::tests::instruction(), "max_new_tokens": 7 }));
-    insta::assert_snapshot!(done.err().unwrap(), @"");
+    insta::assert_snapshot!(done.err().unwrap(), @"the prompt's template alone has more than the 1 tokens that the model leaves for it: shorten it");
 }
 
 #[test]
 fn what_is_wrong_is_told() {
     let base = tiny::pretrained(json!({ "steps": 1 }));
     let with = json!({ "rank": 2, "instruction": { "options": { "late": "tardy", "warm": "calm" } } });
-    insta::assert_snapshot!(tune(&base, with).err().unwrap(), @"");
+    insta::assert_snapshot!(tune(&base, with).err().unwrap(), @"1 of 2 examples have a label that is not among the options (`cool` of `bakers are always` is the first); the options are for late, warm");
     let with = json!({ "rank": 0, "instruction": { "template": "x", "options": { "a": "x", "b": "X " } } });
-    insta::assert_snapshot!(problems::<FinetuneInstruction>(with), @"");
-    insta::assert_snapshot!(problems::<PredictInstruction>(json!({ "instruction": { "options": { "a": "x" } }, "max_new_tokens": 0 })), @"");
+    insta::assert_snapshot!(problems::<FinetuneInstruction>(with), @"
+    rank: 0 is too few, give at least 1
+    instruction.template: `{text}` must stand in it once, not 0 times
+    instruction.options: answers must be different, and none empty
+    ");
+    insta::assert_snapshot!(problems::<PredictInstruction>(json!({ "instruction": { "options": { "a": "x" } }, "max_new_tokens": 0 })), @"
+    max_new_tokens: 0 is too few, give at least 1
+    instruction.options: give an answer for each of two or more labels
+    ");
 }
 
 #[test]
 fn bytes_are_those_of_this_revision() {
     let base = tiny::pretrained(json!({ "steps": 3 }));
     let tuned = tune(&base, json!({ "rank": 2, "epochs": 3 })).unwrap();
-    insta::assert_snapshot!(tuned.digest(), @"");
-    insta::assert_snapshot!(ask(&tuned, json!({})).digest(), @"");
-    insta::assert_snapshot!(ask(&tuned, json!({ "decide": "constrained" })).digest(), @"");
+    insta::assert_snapshot!(tuned.digest(), @"
+    curve 08b2e95ac489
+    model 719228085f41
+    ");
+    insta::assert_snapshot!(ask(&tuned, json!({})).digest(), @"predictions 6579aae7506a");
+    insta::assert_snapshot!(ask(&tuned, json!({ "decide": "constrained" })).digest(), @"predictions 597638ae7c2b");
 }
