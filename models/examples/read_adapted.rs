@@ -5,9 +5,9 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use palinode_models::model::values;
+use palinode_models::model::{Classes, Model, NextToken, Task, values};
 use palinode_models::weights::Weights;
-use palinode_models::{Batch, CausalLm, ModelFiles, lora, peft};
+use palinode_models::{Batch, ModelConfig, ModelError, ModelFiles, lora, peft};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from(std::env::args().nth(1).ok_or("which folder?")?);
@@ -32,14 +32,29 @@ fn differences(folder: &Path) -> Result<[f32; 2], Box<dyn std::error::Error>> {
     let (_, logits) = expected.read("logits")?;
     let ids: Vec<u32> = ids.into_iter().map(|id| id as u32).collect();
     let batch = Batch::new(ids.clone(), vec![true; ids.len()], [dims[0], dims[1]])?;
-    let base = CausalLm::load(&ModelFiles::folder(folder.join("base"))?, &Device::flex())?;
+    let base = ModelFiles::folder(folder.join("base"))?;
+    let config = ModelConfig::parse(&base.text("config.json")?.ok_or("no config.json")?)?;
+    match config.labels.is_empty() {
+        true => compare::<NextToken>(folder, &base, &logits, |model| Ok(values(model.forward(&batch)?))),
+        false => compare::<Classes>(folder, &base, &logits, |model| Ok(values(model.forward(&batch)?))),
+    }
+}
+
+/// Largest differences of the adapted model's logits, and of the merged one's.
+fn compare<T: Task>(
+    folder: &Path,
+    base: &ModelFiles,
+    logits: &[f32],
+    forward: impl Fn(&Model<T>) -> Result<Vec<f32>, ModelError>,
+) -> Result<[f32; 2], Box<dyn std::error::Error>> {
+    let base = Model::load(base, &Device::flex())?;
     let mut model = peft::with_adapter(&base, &ModelFiles::folder(folder)?)?;
-    let off = |model: &CausalLm| -> Result<f32, Box<dyn std::error::Error>> {
-        let found = values(model.forward(&batch)?);
+    let off = |model: &Model<T>| -> Result<f32, Box<dyn std::error::Error>> {
+        let found = forward(model)?;
         if found.len() != logits.len() {
             return Err("another number of logits".into());
         }
-        Ok(found.iter().zip(&logits).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max))
+        Ok(found.iter().zip(logits).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max))
     };
     let adapted = off(&model)?;
     lora::merge(&mut model);

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use burn::tensor::Device;
 use palinode_models::lora::{self, LayerFilter, LoraConfig, Modules, Targets};
 use palinode_models::model::values;
-use palinode_models::train::{Example, Length, TrainConfig, Trained, train};
+use palinode_models::model::{Model, Task};
+use palinode_models::train::{Example, Labelled, Length, TrainConfig, Trainable, Trained, train};
 use palinode_models::weights::write_safetensors;
-use palinode_models::{Batch, CausalLm, Family, ModelConfig, peft};
+use palinode_models::{Batch, CausalLm, Family, ModelConfig, SequenceClassifier, peft};
 
 type Failed = Box<dyn std::error::Error>;
 
@@ -25,6 +26,19 @@ fn main() -> Result<(), Failed> {
             adapter(&root.join(format!("{name}-{kind}")), config.clone(), &lora)?;
         }
         full(&root.join(format!("{name}-full")), config)?;
+    }
+    let labels: Vec<String> = (0..LABELS).map(|label| format!("LABEL_{label}")).collect();
+    for config in [
+        ModelConfig { pad: Some(0), ..ModelConfig::gpt2(90, 32, 48, 3, 4) },
+        ModelConfig::opt(90, 32, 48, 3, 4, 100),
+        ModelConfig::bert(90, 32, 48, 3, 4, 100),
+    ] {
+        let config = ModelConfig { labels: labels.clone(), ..config };
+        let family = config.family;
+        let default = LoraConfig::peft_default(family, 4);
+        for (kind, lora) in [("default", default), ("all", LoraConfig::paper_text(5))] {
+            classifier(&root.join(format!("{}-classifier-{kind}", family.name())), config.clone(), &lora)?;
+        }
     }
     Ok(())
 }
@@ -75,20 +89,45 @@ fn ids(at: u32) -> Vec<u32> {
 
 fn tune(model: CausalLm, trained: Trained) -> Result<CausalLm, Failed> {
     let examples: Vec<Example> = (0..32).map(|at| Example { ids: ids(at), loss_from: 0 }).collect();
+    learned(model, &examples, trained)
+}
+
+fn learned<M: Trainable>(model: M, examples: &[M::Sample], trained: Trained) -> Result<M, Failed> {
     let training = TrainConfig { trained, rate: 2e-2, length: Length::Epochs(6), ..TrainConfig::default() };
-    Ok(train(model, &examples, &training, |_, _| ControlFlow::Continue(()))?.0)
+    Ok(train(model, examples, &training, |_, _| ControlFlow::Continue(()))?.0)
 }
 
 fn adapter(folder: &Path, config: ModelConfig, lora: &LoraConfig) -> Result<(), Failed> {
-    let mut model = CausalLm::random(config, 3, &Device::flex())?;
+    let model = tune(begun(folder, config, lora)?, Trained::Adapters)?;
+    ended(folder, &model, lora)?;
+    expected(folder, values(model.forward_rows(&batch()?)?), 12 * 90)
+}
+
+const LABELS: usize = 3;
+
+/// The head learns beside the adapters, and is saved with them.
+fn classifier(folder: &Path, config: ModelConfig, lora: &LoraConfig) -> Result<(), Failed> {
+    let model: SequenceClassifier = begun(folder, config, lora)?;
+    let label = |at: u32| Labelled { ids: ids(at), types: Vec::new(), label: at % LABELS as u32 };
+    let examples: Vec<Labelled> = (0..32).map(label).collect();
+    let model = learned(model, &examples, Trained::Adapters)?;
+    ended(folder, &model, lora)?;
+    expected(folder, values(model.forward(&batch()?)?), LABELS)
+}
+
+/// A random model, written as the base, with adapters to train.
+fn begun<T: Task>(folder: &Path, config: ModelConfig, lora: &LoraConfig) -> Result<Model<T>, Failed> {
+    let mut model = Model::random(config, 3, &Device::flex())?;
     model.save(&folder.join("base"))?;
     lora::attach(&mut model, lora, 4)?;
-    let model = tune(model, Trained::Adapters)?;
-    peft::save_adapter(&model, lora, "base", folder)?;
+    Ok(model)
+}
+
+fn ended<T: Task>(folder: &Path, model: &Model<T>, lora: &LoraConfig) -> Result<(), Failed> {
+    peft::save_adapter(model, lora, "base", folder)?;
     let mut plain = model.clone();
     lora::merge(&mut plain);
-    plain.save(&folder.join("merged"))?;
-    expected(folder, &model)
+    Ok(plain.save(&folder.join("merged"))?)
 }
 
 fn full(folder: &Path, config: ModelConfig) -> Result<(), Failed> {
@@ -96,15 +135,16 @@ fn full(folder: &Path, config: ModelConfig) -> Result<(), Failed> {
     model.save(&folder.join("base"))?;
     let model = tune(model, Trained::All)?;
     model.save(&folder.join("merged"))?;
-    expected(folder, &model)
+    expected(folder, values(model.forward_rows(&batch()?)?), 12 * 90)
 }
 
-fn expected(folder: &Path, model: &CausalLm) -> Result<(), Failed> {
-    let rows = [ids(40), ids(41)];
-    let logits = values(model.forward_rows(&Batch::right_padded(&rows, 0)?)?);
-    let tensors = BTreeMap::from([
-        ("ids".to_owned(), (vec![2, 12], rows.concat().iter().map(|&id| id as f32).collect())),
-        ("logits".to_owned(), (vec![2, 12, 90], logits)),
-    ]);
+fn batch() -> Result<Batch, Failed> {
+    Ok(Batch::right_padded(&[ids(40), ids(41)], 0)?)
+}
+
+fn expected(folder: &Path, logits: Vec<f32>, width: usize) -> Result<(), Failed> {
+    let ids = batch()?.ids().iter().map(|&id| id as f32).collect();
+    let logits = (if width == LABELS { vec![2, LABELS] } else { vec![2, 12, 90] }, logits);
+    let tensors = BTreeMap::from([("ids".to_owned(), (vec![2, 12], ids)), ("logits".to_owned(), logits)]);
     Ok(write_safetensors(&folder.join("expected.safetensors"), &tensors)?)
 }

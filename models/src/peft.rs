@@ -1,4 +1,4 @@
-//! Adapters in PEFT's files: `adapter_config.json` and `adapter_model.safetensors`. An adapted model is a folder
+//! Adapters in PEFT's files: `adapter_config.json` and `adapter_model.safetensors` (older: `adapter_model.bin`). An adapted model is a folder
 //! that holds these two and its base's files under `base/`.
 
 mod config;
@@ -12,12 +12,14 @@ use crate::error::ModelError;
 use crate::files::ModelFiles;
 use crate::lora::{LoraConfig, LoraError, Plan, Unmatched, attach_with};
 use crate::model::{CausalLm, Model, Task, values};
-use crate::weights::{Weights, transposed, write_safetensors};
+use crate::weights::{Weights, is_class_head, transposed, write_safetensors};
 
 /// Name of the config's file.
 pub const CONFIG: &str = "adapter_config.json";
 /// Name of the tensors' file.
 pub const TENSORS: &str = "adapter_model.safetensors";
+/// Its name where PEFT wrote it as a PyTorch checkpoint (`safe_serialization=False`, and all before 2023).
+pub const TORCH_TENSORS: &str = "adapter_model.bin";
 /// Where an adapted model's folder holds its base.
 pub const BASE: &str = "base/";
 
@@ -42,13 +44,9 @@ pub fn with_adapter<T: Task>(base: &Model<T>, files: &ModelFiles) -> Result<Mode
 /// Puts the adapters of PEFT's files on their base; gives what they look like. On an error the model is as before.
 pub fn load_adapter<T: Task>(model: &mut Model<T>, files: &ModelFiles) -> Result<LoraConfig, LoraError> {
     let text = files.text(CONFIG)?.ok_or_else(|| ModelError::MissingFile { name: CONFIG.into() })?;
-    let config = config::parse(&text)?;
-    if files.get(TENSORS).is_none() && files.get("adapter_model.bin").is_some() {
-        let message = "the adapter's tensors are in adapter_model.bin, a pickle, which is not read here: write them as \
-            adapter_model.safetensors (PEFT does so unless `safe_serialization=False`)";
-        return Err(LoraError::State(message.into()));
-    }
-    let mut weights = Weights::open_file(files, TENSORS)?;
+    let config = config::parse(&text, model.config())?;
+    let torch = files.get(TENSORS).is_none() && files.get(TORCH_TENSORS).is_some();
+    let mut weights = Weights::open_file(files, if torch { TORCH_TENSORS } else { TENSORS })?;
     if let Some(name) = weights.names().find(|name| name.contains(".lora_embedding_")) {
         let supported = "linear layers; an embedding can be saved whole, by `modules_to_save`";
         return Err(LoraError::Unsupported {
@@ -99,8 +97,8 @@ pub fn load_adapter<T: Task>(model: &mut Model<T>, files: &ModelFiles) -> Result
     Ok(config)
 }
 
-/// Writes the adapters of a model, and the modules that are saved with them. `base` is what PEFT will look for as the
-/// base model. Same adapters, same bytes.
+/// Writes the adapters of a model, and the modules that are saved with them; a classifier's head always is, as PEFT has
+/// it. `base` is what PEFT will look for as the base model. Same adapters, same bytes.
 pub fn save_adapter<T: Task>(
     model: &Model<T>,
     config: &LoraConfig,
@@ -118,12 +116,14 @@ pub fn save_adapter<T: Task>(
             tensors.insert(key(path, factor), (vec![columns, rows], transposed(&values(param.val()), rows, columns)));
         }
     }
-    if !config.modules_to_save.is_empty() {
-        let saved = model.tensors().into_iter().filter(|(name, _)| model.is_saved(name));
+    let classifies = !model.config().labels.is_empty();
+    if classifies || !config.modules_to_save.is_empty() {
+        let is_saved = |name: &str| model.is_saved(name) || is_class_head(name);
+        let saved = model.tensors().into_iter().filter(|(name, _)| is_saved(name));
         tensors.extend(saved.map(|(name, tensor)| (format!("{PREFIX}{name}"), tensor)));
     }
     let paths: Vec<String> = adapters.keys().cloned().collect();
-    let text = config::render(config, model.config().family, &paths, base);
+    let text = config::render(config, model.config(), &paths, base);
     std::fs::create_dir_all(folder).map_err(|error| ModelError::io(folder, error))?;
     let place = folder.join(CONFIG);
     std::fs::write(&place, text).map_err(|error| ModelError::io(&place, error))?;

@@ -3,12 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
 use palinode_models::model::values;
 use palinode_models::weights::write_safetensors;
 use palinode_models::{Batch, CausalLm, GenerateOptions, LogitLens, ModelFiles, Prompt, Tokenizer, generate};
 use safetensors::SafeTensors;
 use serde_json::Value;
+
+mod support;
+
+use support::{device, tolerance};
 
 const TOLERANCE: f64 = 1e-4;
 
@@ -17,7 +20,7 @@ fn fixture(path: &str) -> PathBuf {
 }
 
 fn load(model: &str) -> CausalLm {
-    CausalLm::load(&ModelFiles::folder(fixture("models").join(model)).unwrap(), &Device::flex()).unwrap()
+    CausalLm::load(&ModelFiles::folder(fixture("models").join(model)).unwrap(), &device()).unwrap()
 }
 
 fn json(path: &Path) -> Value {
@@ -63,7 +66,7 @@ fn assert_close(found: &[f32], expected: &[f64], mask: &[bool], what: &str) {
     for (row, _) in mask.iter().enumerate().filter(|&(_, &real)| real) {
         for at in row * width..(row + 1) * width {
             let difference = (f64::from(found[at]) - expected[at]).abs();
-            assert!(difference < TOLERANCE, "{what}, row {row}: {} for {}", found[at], expected[at]);
+            assert!(difference < tolerance(TOLERANCE), "{what}, row {row}: {} for {}", found[at], expected[at]);
         }
     }
 }
@@ -92,8 +95,8 @@ fn agrees(name: &str, model: &CausalLm, expected: &str) {
     assert_eq!(lens.len(), top1.len());
     for (at, point) in lens.iter().enumerate().filter(|(at, _)| batch.mask()[at % batch.mask().len()]) {
         assert_eq!(f64::from(point.top1), top1[at], "{name} lens at {at}");
-        assert!((point.entropy - entropy[at]).abs() < TOLERANCE, "{name} entropy at {at}");
-        assert!((point.max_probability - most[at]).abs() < TOLERANCE, "{name} probability at {at}");
+        assert!((point.entropy - entropy[at]).abs() < tolerance(TOLERANCE), "{name} entropy at {at}");
+        assert!((point.max_probability - most[at]).abs() < tolerance(TOLERANCE), "{name} probability at {at}");
     }
 }
 
@@ -111,7 +114,7 @@ fn hub_spelling_of_gpt2() {
     tensors.insert("lm_head.weight".into(), tensors["wte.weight"].clone());
     write_safetensors(&folder.path().join("model.safetensors"), &tensors).unwrap();
     std::fs::write(folder.path().join("config.json"), original.config().render()).unwrap();
-    let again = CausalLm::load(&ModelFiles::folder(folder.path()).unwrap(), &Device::flex()).unwrap();
+    let again = CausalLm::load(&ModelFiles::folder(folder.path()).unwrap(), &device()).unwrap();
     agrees("gpt2_hub_keys", &again, "gpt2");
 }
 
@@ -121,7 +124,7 @@ fn saved_models_are_the_same_and_have_one_form() {
         let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let model = load(name);
         model.save(first.path()).unwrap();
-        let again = CausalLm::load(&ModelFiles::folder(first.path()).unwrap(), &Device::flex()).unwrap();
+        let again = CausalLm::load(&ModelFiles::folder(first.path()).unwrap(), &device()).unwrap();
         agrees(name, &again, name);
         again.save(second.path()).unwrap();
         for file in ["config.json", "model.safetensors"] {
@@ -180,7 +183,7 @@ fn stories() {
         return;
     }
     let files = ModelFiles::folder(reference.join("models/stories260K")).unwrap();
-    let model = CausalLm::load(&files, &Device::flex()).unwrap();
+    let model = CausalLm::load(&files, &device()).unwrap();
     let tokenizer = Tokenizer::load(&files).unwrap();
     let expected = json(&reference.join("models/stories260K.expected.json"));
     let ids = |value: &Value| -> Vec<u32> { serde_json::from_value(value.clone()).unwrap() };
@@ -208,7 +211,7 @@ fn stories() {
         for (at, (top1, entropy)) in ids(&expected["top1_ids"]).into_iter().zip(entropies).enumerate() {
             let point = found.depths[depth][at];
             assert_eq!(point.top1, top1, "depth {depth} at {at}");
-            assert!((point.entropy - entropy).abs() < TOLERANCE, "depth {depth} at {at}: {}", point.entropy);
+            assert!((point.entropy - entropy).abs() < tolerance(TOLERANCE), "depth {depth} at {at}: {}", point.entropy);
         }
     }
 }

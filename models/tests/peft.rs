@@ -318,11 +318,10 @@ fn configs_that_are_not_built_are_refused() {
     std::fs::copy(folder.join(peft::CONFIG), pickled.path().join(peft::CONFIG)).unwrap();
     std::fs::write(pickled.path().join("adapter_model.bin"), "x").unwrap();
     let message = peft::with_adapter(&base(&name), &files(pickled.path())).unwrap_err().to_string();
-    assert_eq!(
-        message,
-        "the adapter's tensors are in adapter_model.bin, a pickle, which is not read here: write them as \
-         adapter_model.safetensors (PEFT does so unless `safe_serialization=False`)"
-    );
+    insta::assert_snapshot!(message, @"`adapter_model.bin` can't be read as a PyTorch checkpoint: it is no zip archive, as torch writes since 1.6");
+    std::fs::remove_file(pickled.path().join("adapter_model.bin")).unwrap();
+    let message = peft::with_adapter(&base(&name), &files(pickled.path())).unwrap_err().to_string();
+    insta::assert_snapshot!(message, @"the model has no `adapter_model.safetensors`");
 }
 
 /// All adapters of the reference: those on models that there is a family for.

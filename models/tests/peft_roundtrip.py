@@ -12,13 +12,15 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 ROOT = Path(sys.argv[1])
 
 
 def load(folder):
-    return AutoModelForCausalLM.from_pretrained(str(folder), dtype=torch.float32, attn_implementation="eager").eval()
+    classifies = "Classification" in AutoConfig.from_pretrained(str(folder)).architectures[0]
+    auto = AutoModelForSequenceClassification if classifies else AutoModelForCausalLM
+    return auto.from_pretrained(str(folder), dtype=torch.float32, attn_implementation="eager").eval()
 
 
 @torch.no_grad()
@@ -65,15 +67,15 @@ def settings(family):
 
 
 @torch.no_grad()
-def write(folder, base, kind, config):
+def write(folder, base, kind, config, task_type="CAUSAL_LM", pickled=False):
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(base, folder / "base")
-    model = get_peft_model(load(base), LoraConfig(task_type="CAUSAL_LM", **config)).eval()
+    model = get_peft_model(load(base), LoraConfig(task_type=task_type, **config)).eval()
     random = torch.Generator().manual_seed(len(kind))
     for parameter in (parameter for parameter in model.parameters() if parameter.requires_grad):
         parameter += 0.05 * torch.randn(parameter.shape, generator=random)
-    model.save_pretrained(str(folder))
-    ids = torch.randint(0, 90, (2, 12), generator=random)
+    model.save_pretrained(str(folder), safe_serialization=not pickled)
+    ids = torch.randint(1, 90, (2, 12), generator=random)
     logits = PeftModel.from_pretrained(load(base), str(folder)).eval()(ids).logits
     save_file({"ids": ids.float(), "logits": logits}, str(folder / "expected.safetensors"))
 
@@ -87,3 +89,8 @@ warnings.simplefilter("ignore")
 for family in ("gpt2", "llama"):
     for kind, config in settings(family).items():
         write(ROOT / "peft" / f"{family}-{kind}", ROOT / f"{family}-full" / "base", kind, config)
+for family, names in {"gpt2": ["c_attn", "c_fc"], "opt": ["q_proj", "fc2"], "bert": ["query", "dense"]}.items():
+    base = ROOT / f"{family}-classifier-default" / "base"
+    kinds = {"default": dict(r=3), "all": dict(r=2, target_modules="all-linear"), "names": dict(r=4, target_modules=names)}
+    for kind, config in kinds.items():
+        write(ROOT / "peft" / f"{family}-classifier-{kind}", base, kind, config, "SEQ_CLS", pickled=kind == "names")

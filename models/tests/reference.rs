@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::module::{ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::{Device, Gradients, Tensor};
+use burn::tensor::{Gradients, Tensor};
 use palinode_models::generate::end_of_text;
 use palinode_models::layers::ops;
 use palinode_models::model::{Classes, MaskedTokens, Model, NextToken, Task, values};
@@ -14,6 +14,10 @@ use palinode_models::train::cross_entropy;
 use palinode_models::{Batch, CausalLm, LogitLens, ModelConfig, ModelFiles, SequenceClassifier, Tokenizer};
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
+
+mod support;
+
+use support::{device, tolerance};
 
 const TOLERANCE: f64 = 1e-4;
 const GRADIENT_TOLERANCE: f64 = 1e-3;
@@ -67,7 +71,7 @@ impl Entry {
     }
 
     fn load<T: Task>(&self) -> Model<T> {
-        Model::load(&self.files(), &Device::flex()).unwrap_or_else(|error| panic!("{}: {error}", self.name))
+        Model::load(&self.files(), &device()).unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
 
     fn expected(&self) -> Expected {
@@ -118,7 +122,7 @@ impl Expected {
 }
 
 fn assert_near(found: f64, expected: f64, what: &str) {
-    assert!((found - expected).abs() < TOLERANCE, "{what}: {found} for {expected}");
+    assert!((found - expected).abs() < tolerance(TOLERANCE), "{what}: {found} for {expected}");
 }
 
 /// Compares rows where the mask says that they are real; no mask: all.
@@ -208,7 +212,7 @@ fn gradients_agree<T: Task>(entry: &Entry, model: &Model<T>, loss: Tensor<1>, ex
     for (name, expected) in expected {
         let (norm, sum, count) = found.norms[name];
         let (wanted, total) = (expected["norm"].as_f64().unwrap(), expected["sum"].as_f64().unwrap());
-        let slack = GRADIENT_TOLERANCE * wanted + NO_GRADIENT;
+        let slack = tolerance(GRADIENT_TOLERANCE) * wanted + tolerance(NO_GRADIENT);
         let what = format!("{} {side} gradient of {name}", entry.name);
         assert!((norm - wanted).abs() < slack, "{what}: norm {norm} for {wanted}");
         // A sum differs by at most the root of their number times the norm of the difference.
@@ -235,7 +239,7 @@ fn language_model_agrees(entry: &Entry) {
         let [_, seq] = batch.dims();
         let (places, targets) = predicted(expected.get(&format!("{side}.labels")).unwrap(), seq);
         let count = places.len();
-        let logits = trained.forward_rows(&batch).unwrap().select(0, ops::ints(places, [count], &Device::flex()));
+        let logits = trained.forward_rows(&batch).unwrap().select(0, ops::ints(places, [count], &device()));
         let loss = cross_entropy(logits, &targets, count as f64);
         gradients_agree(entry, &trained, loss, &scalars[side], side);
     }
@@ -277,7 +281,7 @@ fn masked_model_agrees(entry: &Entry) {
         let chosen = labels.iter().enumerate().filter(|(_, label)| **label != IGNORED);
         let (places, targets): (Vec<i32>, Vec<u32>) = chosen.map(|(at, &label)| (at as i32, label as u32)).unzip();
         let count = places.len();
-        let logits = trained.forward_rows(&batch).unwrap().select(0, ops::ints(places, [count], &Device::flex()));
+        let logits = trained.forward_rows(&batch).unwrap().select(0, ops::ints(places, [count], &device()));
         let loss = cross_entropy(logits, &targets, count as f64);
         gradients_agree(entry, &trained, loss, &entry.scalars().unwrap()[side], side);
     }
@@ -375,7 +379,7 @@ fn saved_models_load_again() {
 fn saves<T: Task>(entry: &Entry) {
     let (folder, model) = (tempfile::tempdir().unwrap(), entry.load::<T>());
     model.save(folder.path()).unwrap();
-    let again = Model::<T>::load(&ModelFiles::folder(folder.path()).unwrap(), &Device::flex()).unwrap();
+    let again = Model::<T>::load(&ModelFiles::folder(folder.path()).unwrap(), &device()).unwrap();
     assert_eq!(again.config(), model.config(), "{}", entry.name);
     assert_eq!(again.tensors(), model.tensors(), "{}", entry.name);
     let original = entry.root.join("models").join(&entry.outputs).join("model.safetensors");

@@ -52,7 +52,7 @@ impl Kind for Model {
             "vocab.txt",
             peft::CONFIG,
         ];
-        let torch = name.starts_with("pytorch_model") && name.ends_with(".bin");
+        let torch = name.starts_with("pytorch_model") && name.ends_with(".bin") || name == peft::TORCH_TENSORS;
         !name.contains('/') && (SMALL.contains(&name) || name.ends_with(".safetensors") || torch)
     }
 
@@ -98,7 +98,12 @@ mod tests {
         for name in ["config.json", "model-00001-of-00002.safetensors", "tokenizer.json", "base/config.json"] {
             assert!(reads(name), "{name}");
         }
-        for name in ["pytorch_model.bin", "base/pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"] {
+        for name in [
+            "pytorch_model.bin",
+            "adapter_model.bin",
+            "base/pytorch_model-00001-of-00002.bin",
+            "pytorch_model.bin.index.json",
+        ] {
             assert!(reads(name), "{name}");
         }
         for name in ["vocab.json", "merges.txt", "vocab.txt", "added_tokens.json"] {

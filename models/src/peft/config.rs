@@ -6,15 +6,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use super::CONFIG;
-use crate::config::Family;
+use crate::config::{Family, ModelConfig};
 use crate::error::ModelError;
 use crate::lora::{LayerFilter, LoraConfig, LoraError, LoraInit, Modules, Targets};
 
 /// What is asked for, refusing what would change the computation and isn't built.
-pub(super) fn parse(text: &str) -> Result<LoraConfig, LoraError> {
+pub(super) fn parse(text: &str, model: &ModelConfig) -> Result<LoraConfig, LoraError> {
     let invalid = |reason: String| ModelError::Json { name: CONFIG.into(), reason };
     let map: Map<String, Value> = serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
-    refuse_unsupported(&map)?;
+    refuse_unsupported(&map, model)?;
     let get = |key: &str| map.get(key).filter(|value| !value.is_null());
     let number = |key: &str, default: f64| match get(key) {
         None => Ok(default),
@@ -77,7 +77,7 @@ pub(super) fn parse(text: &str) -> Result<LoraConfig, LoraError> {
     })
 }
 
-fn refuse_unsupported(map: &Map<String, Value>) -> Result<(), LoraError> {
+fn refuse_unsupported(map: &Map<String, Value>, model: &ModelConfig) -> Result<(), LoraError> {
     let only = |key: &'static str, allowed: &[Value], supported: &'static str| match map.get(key) {
         Some(value) if !value.is_null() && !allowed.contains(value) => {
             Err(LoraError::Unsupported { key, value: value.to_string(), supported })
@@ -85,7 +85,12 @@ fn refuse_unsupported(map: &Map<String, Value>) -> Result<(), LoraError> {
         _ => Ok(()),
     };
     only("peft_type", &[json!("LORA")], "\"LORA\"")?;
-    only("task_type", &[json!("CAUSAL_LM")], "\"CAUSAL_LM\"")?;
+    let (allowed, supported) = match task_type(model) {
+        Some("SEQ_CLS") => (json!("SEQ_CLS"), "\"SEQ_CLS\", as the base is a classifier"),
+        Some(causal) => (json!(causal), "\"CAUSAL_LM\", as the base is no classifier"),
+        None => (Value::Null, "null, as the base is a masked language model"),
+    };
+    only("task_type", &[allowed], supported)?;
     only("bias", &[json!("none")], "\"none\"")?;
     // Weights that a base would have to be changed by first.
     let plain = ["gaussian", "orthogonal", "eva"].map(|name| json!(name));
@@ -181,13 +186,25 @@ struct Rendered<'a> {
     rank_pattern: Ordered<usize>,
     revision: (),
     target_modules: Targets,
-    task_type: &'a str,
+    task_type: Option<&'a str>,
     use_dora: bool,
     use_rslora: bool,
 }
 
+/// PEFT's word for what a model's head is for; it has none for masked language models.
+fn task_type(model: &ModelConfig) -> Option<&'static str> {
+    match (model.labels.is_empty(), model.family) {
+        (false, _) => Some("SEQ_CLS"),
+        (true, Family::Bert) => None,
+        (true, Family::Gpt2 | Family::Opt | Family::Llama) => Some("CAUSAL_LM"),
+    }
+}
+
+/// Heads of classifiers.
+const HEADS: [&str; 2] = ["classifier", "score"];
+
 /// `paths` are those of the adapted layers.
-pub(super) fn render(config: &LoraConfig, family: Family, paths: &[String], base: &str) -> String {
+pub(super) fn render(config: &LoraConfig, model: &ModelConfig, paths: &[String], base: &str) -> String {
     // PEFT has integers for alphas.
     let alpha = |alpha: f64| if alpha.fract() == 0.0 { json!(alpha as i64) } else { json!(alpha) };
     let targets = match &config.targets {
@@ -202,13 +219,19 @@ pub(super) fn render(config: &LoraConfig, family: Family, paths: &[String], base
         pattern => pattern.clone(),
     };
     let some = |names: &'_ [String]| !names.is_empty();
+    let mut modules_to_save = config.modules_to_save.clone();
+    // What PEFT itself adds for a classifier (`PeftModelForSequenceClassification`): it writes both, whichever there is.
+    if !model.labels.is_empty() {
+        let missing = HEADS.iter().filter(|head| !config.modules_to_save.iter().any(|name| name == *head));
+        modules_to_save.extend(missing.map(|&head| head.to_owned()));
+    }
     let rendered = Rendered {
         alpha_pattern: Ordered(config.alpha_pattern.iter().map(|(key, value)| (key.clone(), alpha(*value))).collect()),
         auto_mapping: (),
         base_model_name_or_path: base,
         bias: "none",
         exclude_modules: &config.exclude,
-        fan_in_fan_out: family == Family::Gpt2,
+        fan_in_fan_out: model.family == Family::Gpt2,
         inference_mode: true,
         init_lora_weights: true,
         layer_replication: (),
@@ -217,13 +240,13 @@ pub(super) fn render(config: &LoraConfig, family: Family, paths: &[String], base
         lora_alpha: alpha(config.alpha),
         lora_bias: false,
         lora_dropout: config.dropout,
-        modules_to_save: Some(&config.modules_to_save[..]).filter(|names| some(names)),
+        modules_to_save: Some(&modules_to_save[..]).filter(|names| some(names)),
         peft_type: "LORA",
         r: config.rank,
         rank_pattern: Ordered(config.rank_pattern.clone()),
         revision: (),
         target_modules: targets,
-        task_type: "CAUSAL_LM",
+        task_type: task_type(model),
         use_dora: false,
         use_rslora: config.rslora,
     };

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::Device;
 use palinode_models::lora::LoraConfig;
 use palinode_models::model::values;
 use palinode_models::train::{Example, StepReport};
 use palinode_models::{Batch, CausalLm, ModelFiles, peft};
 use safetensors::SafeTensors;
 use serde_json::Value;
+
+use crate::support::device;
 
 pub(crate) const MODELS: [&str; 2] = ["gpt2", "llama"];
 
@@ -48,7 +49,7 @@ impl Fixtures {
     }
 
     pub(crate) fn base(&self, name: &str) -> CausalLm {
-        CausalLm::load(&ModelFiles::folder(self.path(&format!("models/{name}"))).unwrap(), &Device::flex()).unwrap()
+        CausalLm::load(&ModelFiles::folder(self.path(&format!("models/{name}"))).unwrap(), &device()).unwrap()
     }
 
     pub(crate) fn adapter(&self, name: &str, at: &str) -> PathBuf {

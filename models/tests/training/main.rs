@@ -7,3 +7,5 @@ mod invariance;
 mod precision;
 mod resume;
 mod rules;
+#[path = "../support/mod.rs"]
+mod support;
