@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::{BufRead as _, BufReader, BufWriter, Write as _},
     path::{Path, PathBuf},
     sync::Mutex,
 };
@@ -181,12 +182,19 @@ impl Output<'_, '_> {
         name: &str,
         rows: impl IntoIterator<Item = T>,
     ) -> Result<(), StageError> {
-        let mut text = Vec::new();
-        for row in rows {
-            serde_json::to_writer(&mut text, &row).map_err(|error| StageError::failed(error.to_string()))?;
-            text.push(b'\n');
-        }
-        self.write(name, text)
+        let mut writer = self.jsonl(name)?;
+        rows.into_iter().try_for_each(|row| writer.push(&row))?;
+        writer.finish()
+    }
+
+    /// A JSON Lines file `name` to write row by row, whatever its length.
+    ///
+    /// # Errors
+    /// If it can't be made.
+    pub fn jsonl(&self, name: &str) -> Result<JsonlWriter, StageError> {
+        let path = self.dir.join(name);
+        let file = fs::File::create(&path).map_err(StageError::io(&path))?;
+        Ok(JsonlWriter { path, file: BufWriter::with_capacity(1 << 17, file) })
     }
 
     /// Makes the files of `input` part of this output under `prefix` (empty, or ending in `/`), without copying them.
@@ -195,6 +203,60 @@ impl Output<'_, '_> {
         let port: &mut BTreeMap<_, _> = report.included.entry(self.port.to_owned()).or_default();
         port.extend(input.files.iter().map(|(name, file)| (format!("{prefix}{name}"), file.clone())));
     }
+}
+
+/// A JSON Lines file in the making: it is whole once [`JsonlWriter::finish`] has come back.
+pub struct JsonlWriter {
+    path: PathBuf,
+    file: BufWriter<fs::File>,
+}
+
+impl JsonlWriter {
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn push(&mut self, row: &impl serde::Serialize) -> Result<(), StageError> {
+        serde_json::to_writer(&mut self.file, row).map_err(|error| match error.io_error_kind() {
+            Some(_) => StageError::io(&self.path)(error.into()),
+            None => StageError::failed(error.to_string()),
+        })?;
+        self.file.write_all(b"\n").map_err(StageError::io(&self.path))
+    }
+
+    /// Writes what is still held back.
+    ///
+    /// # Errors
+    /// If it can't be written.
+    pub fn finish(mut self) -> Result<(), StageError> {
+        self.file.flush().map_err(StageError::io(&self.path))
+    }
+}
+
+/// Reads a JSON Lines file row by row, whatever its length; `each` gets one after the other.
+///
+/// # Errors
+/// With path and line number; those of `each`.
+pub fn each_jsonl<T: serde::de::DeserializeOwned>(
+    path: &Path,
+    mut each: impl FnMut(T) -> Result<(), StageError>,
+) -> Result<(), StageError> {
+    let file = fs::File::open(path).map_err(StageError::io(path))?;
+    let mut file = BufReader::with_capacity(1 << 17, file);
+    let mut line = String::new();
+    for number in 1.. {
+        line.clear();
+        if file.read_line(&mut line).map_err(StageError::io(path))? == 0 {
+            break;
+        }
+        if line.trim().is_empty() {
+            continue;
+        }
+        let row = serde_json::from_str(&line)
+            .map_err(|error| StageError::failed(format!("{}:{number}: {error}", path.display())))?;
+        each(row)?;
+    }
+    Ok(())
 }
 
 /// Reads a JSON Lines file.

@@ -147,7 +147,8 @@ fn finality(output: &OutputPort) -> u8 {
         | PortType::Pairs
         | PortType::Statements
         | PortType::Lexicon
-        | PortType::Dataset => 1,
+        | PortType::Dataset
+        | PortType::Predictions => 1,
     }
 }
 

@@ -97,6 +97,7 @@ pub enum PortType {
     Statements,
     Lexicon,
     Dataset,
+    Predictions,
     Metrics,
     Trajectory,
     Distribution,

@@ -320,12 +320,12 @@ impl Load<'_> {
 
 impl Source for Load<'_> {
     fn values(&mut self, name: &str, shape: &[usize], init: Init) -> Result<Vec<f32>> {
+        let spelling = self.spelling(name);
         if let Some(random) = &mut self.head
-            && is_class_head(name)
+            && (is_class_head(name) || is_pooler(name) && !self.weights.has(&spelling))
         {
             return random.values(name, shape, init);
         }
-        let spelling = self.spelling(name);
         if let Some(found) = self.weights.shape(&spelling)
             && found != shape
         {
@@ -340,6 +340,11 @@ impl Source for Load<'_> {
 /// beside adapters.
 pub(crate) fn is_class_head(name: &str) -> bool {
     name.starts_with("score.") || name.starts_with("classifier.")
+}
+
+/// Whether a tensor belongs to what BERT's classifiers read: masked language models are mostly kept without it.
+pub(crate) fn is_pooler(name: &str) -> bool {
+    name.starts_with("bert.pooler.")
 }
 
 /// Writes a safetensors file: names sorted, f32, metadata as transformers wants it. Same tensors, same bytes.

@@ -68,7 +68,12 @@ fn examples(root: &Path, name: &str) -> (Vec<Labelled>, usize) {
     let example = |row: usize| {
         let places = (row * width..(row + 1) * width).filter(|&at| mask[at] == 1.0);
         let pick = |values: &[f64]| places.clone().map(|at| values[at] as u32).collect();
-        Labelled { ids: pick(&ids), types: types.as_deref().map(pick).unwrap_or_default(), label: labels[row] as u32 }
+        Labelled {
+            ids: pick(&ids),
+            types: types.as_deref().map(pick).unwrap_or_default(),
+            label: labels[row] as u32,
+            weight: 1.0,
+        }
     };
     ((0..labels.len()).map(example).collect(), shape[1])
 }
@@ -262,7 +267,10 @@ fn classes_and_rows_that_do_not_fit_are_told() {
     let (root, name) = trained().remove(0);
     let model = load(&root, &name);
     let loss = |ids: Vec<u32>, types: Vec<u32>, label| {
-        model.loss(&[&Labelled { ids, types, label }], &LossPass::plain()).map(drop).map_err(|error| error.to_string())
+        model
+            .loss(&[&Labelled { ids, types, label, weight: 1.0 }], &LossPass::plain())
+            .map(drop)
+            .map_err(|error| error.to_string())
     };
     assert_eq!(loss(vec![5, 6], vec![], 0), Ok(()));
     insta::assert_snapshot!(loss(vec![5, 6], vec![], 3).unwrap_err(), @"class 3 is outside the classifier's 3");

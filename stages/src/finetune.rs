@@ -8,7 +8,7 @@ use palinode_engine::{
     stage::{InputPort, Kind, OutputPort, ParamProblem, PortType, StageError},
 };
 use palinode_models::{
-    CausalLm, DropoutRates, Family, ModelConfig, ModelError, ModelFiles, Tokenizer,
+    CausalLm, DropoutRates, Family, ModelConfig, ModelError, ModelFiles, Parameterized, Tokenizer,
     generate::end_of_text,
     lora::{self, LoraConfig, LoraInit},
     peft,
@@ -33,115 +33,115 @@ pub(crate) struct Finetune;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Params {
     /// The rank of the adapters, or `full`: all weights learn, without adapters.
-    rank: Rank,
+    pub(crate) rank: Rank,
     /// With `rank: full`, which weights learn: `all`, or only those that adapters would change (`lora`), a control that
     /// differs from low rank in nothing but the rank.
     #[serde(default)]
-    targets: Targets,
+    pub(crate) targets: Targets,
     /// Where adapters go and how they begin. `paper-text`: every linear layer, A normal, alpha = rank.
     /// `peft-default`: what PEFT does unasked, attention's projections only, A uniform, alpha = 8.
     #[serde(default)]
-    preset: Preset,
+    pub(crate) preset: Preset,
     /// Linear layers to adapt by name (`c_attn`, `q_proj`), instead of the preset's.
     #[serde(default)]
-    modules: Option<Vec<String>>,
+    pub(crate) modules: Option<Vec<String>>,
     /// Scales the adapters' output, as `scaling` says; instead of the preset's.
     #[serde(default)]
-    alpha: Option<f64>,
+    pub(crate) alpha: Option<f64>,
     /// What the adapters' output is scaled by: `alpha/r` (LoRA), `fixed` (alpha, whatever the rank; 1 without an `alpha`),
     /// or `rslora` (alpha over the square root of the rank). At one learning rate this decides how the step size goes
     /// with the rank.
     #[serde(default, skip_serializing_if = "training::is_default")]
-    scaling: Scaling,
+    pub(crate) scaling: Scaling,
     /// Standard deviation of A's first values, instead of the preset's.
     #[serde(default)]
-    init_std: Option<f64>,
+    pub(crate) init_std: Option<f64>,
     /// Probability with which an input of an adapter is dropped while training.
     #[serde(default)]
-    dropout: f64,
+    pub(crate) dropout: f64,
     /// Highest learning rate.
     #[serde(default = "learning_rate")]
-    learning_rate: f64,
+    pub(crate) learning_rate: f64,
     /// Optimizer steps. By default as many as one epoch takes.
     #[serde(default)]
-    steps: Option<usize>,
+    pub(crate) steps: Option<usize>,
     /// Passes over the pairs, in place of `steps`.
     #[serde(default)]
-    epochs: Option<usize>,
+    pub(crate) epochs: Option<usize>,
     /// Pairs that go through the model at once.
     #[serde(default = "training::batch_size")]
-    batch_size: usize,
+    pub(crate) batch_size: usize,
     /// Batches in an optimizer step.
     #[serde(default = "one")]
-    accumulation: usize,
+    pub(crate) accumulation: usize,
     /// Steps of linear warm-up.
     #[serde(default)]
-    warmup: usize,
+    pub(crate) warmup: usize,
     /// The learning rate after warm-up.
     #[serde(default)]
-    schedule: Schedule,
+    pub(crate) schedule: Schedule,
     /// Decoupled weight decay of matrices.
     #[serde(default)]
-    weight_decay: f64,
+    pub(crate) weight_decay: f64,
     /// The optimizer's other numbers.
     #[serde(default, skip_serializing_if = "training::is_default")]
-    adamw: Adam,
+    pub(crate) adamw: Adam,
     /// Gradients longer than this are scaled down to it.
     #[serde(default = "training::clip")]
-    clip: f64,
+    pub(crate) clip: f64,
     /// Let each completion end with the model's end-of-text token.
     #[serde(default = "yes")]
-    end_of_text: bool,
+    pub(crate) end_of_text: bool,
     /// How much of the model's activations is dropped while it learns: `none`, `config` (what its config says), or a rate
     /// in place of the config's.
     #[serde(default, skip_serializing_if = "training::is_default")]
-    model_dropout: ModelDropout,
+    pub(crate) model_dropout: ModelDropout,
     /// Evaluate while training, on examples that are not learned from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    evaluate: Option<Evaluate>,
+    pub(crate) evaluate: Option<Evaluate>,
     /// Let several pairs share a row of at most so many tokens, kept apart by attention masks: less padding where their
     /// lengths differ much.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    packing: Option<usize>,
+    pub(crate) packing: Option<usize>,
     /// What matrix products are computed in.
     #[serde(default, skip_serializing_if = "training::is_default")]
-    precision: Precision,
+    pub(crate) precision: Precision,
     /// Keep only what goes into each block, and compute the rest again when it is needed: less memory for a third more
     /// time, and the same result.
     #[serde(default)]
-    recompute: bool,
+    pub(crate) recompute: bool,
     /// Also write the curve as an event file for TensorBoard.
     #[serde(default, skip_serializing_if = "training::is_default")]
-    tensorboard: bool,
+    pub(crate) tensorboard: bool,
     /// Minutes between checkpoints, from which a run that was broken off goes on; 0: after each step.
     #[serde(default = "training::checkpoint_minutes")]
-    checkpoint_minutes: f64,
+    pub(crate) checkpoint_minutes: f64,
     /// Seeds the adapters' first values, dropout, and the order of the pairs.
     #[serde(default)]
-    seed: u64,
+    pub(crate) seed: u64,
     /// Where it computes: `cpu`, `cuda`, `cuda:1` (the second of the GPUs that it gets), `tch`, or `auto`: the first GPU
     /// where the build and the machine have one, else the CPU. Keys hold the model of the device, not this.
     #[serde(default)]
-    device: DeviceParam,
+    pub(crate) device: DeviceParam,
 }
 
 /// How much of a change can be learned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rank {
+pub(crate) enum Rank {
     Low(usize),
     Full,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum Targets {
+pub(crate) enum Targets {
     #[default]
     All,
     Lora,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-enum Scaling {
+pub(crate) enum Scaling {
     #[default]
     #[serde(rename = "alpha/r")]
     OverRank,
@@ -153,7 +153,7 @@ enum Scaling {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-enum Preset {
+pub(crate) enum Preset {
     #[default]
     PaperText,
     PeftDefault,
@@ -171,14 +171,20 @@ fn yes() -> bool {
     true
 }
 
+impl Preset {
+    pub(crate) fn config(self, family: Family, rank: usize) -> LoraConfig {
+        match self {
+            Preset::PaperText => LoraConfig::paper_text(rank),
+            Preset::PeftDefault => LoraConfig::peft_default(family, rank),
+        }
+    }
+}
+
 impl Params {
     fn lora(&self, family: Family) -> LoraConfig {
         // Full finetuning asks only where adapters would go.
         let rank = if let Rank::Low(rank) = self.rank { rank } else { 1 };
-        let preset = match self.preset {
-            Preset::PaperText => LoraConfig::paper_text(rank),
-            Preset::PeftDefault => LoraConfig::peft_default(family, rank),
-        };
+        let preset = self.preset.config(family, rank);
         LoraConfig {
             // Files tell LoRA's alpha, which the rank divides.
             alpha: match self.scaling {
@@ -292,57 +298,72 @@ impl Kind for Finetune {
         if pairs.is_empty() {
             return Err(StageError::failed("there are no pairs to learn from: no prompt was completed toxically?"));
         }
+        let validation = ctx.optional(VALIDATION)?.map(|input| records::rows(input, records::PAIRS)).transpose()?;
         on_cpus(ctx, || {
-            let (files, mut model, tokenizer) = load(ctx)?;
-            let context = model.config().context;
-            let learned = fit(ctx, examples(&params, &pairs, &files, &model, &tokenizer)?, context, "");
-            let validation = match ctx.optional(VALIDATION)? {
-                Some(input) => {
-                    let pairs: Vec<Pair> = records::rows(input, records::PAIRS)?;
-                    let examples = examples(&params, &pairs, &files, &model, &tokenizer)?;
-                    Some(fit(ctx, examples, context, "validation_"))
-                }
-                None => None,
-            };
-            let examples = Evaluate::split(params.evaluate.as_ref(), learned, validation)?;
-            let watch = Watch::new(params.tensorboard, params.checkpoint_minutes);
-            let lora = params.lora(model.config().family);
-            let output = ctx.output("model")?;
-            match params.rank {
-                Rank::Low(_) if files.get(peft::CONFIG).is_some() => {
-                    let message = "the model has adapters already, and one can't carry two sets: begin with the model \
-                        that it was made of, or train on with `rank: full`";
-                    return Err(StageError::failed(message));
-                }
-                Rank::Low(_) => {
-                    ctx.summary("scale", lora.scale());
-                    lora::attach(&mut model, &lora, params.seed).map_err(failed)?;
-                    if let Some((path, (rank, side))) = lora::oversized(&model).into_iter().next() {
-                        ctx.warn(format!(
-                            "rank {rank} is more than the {side} that a change of `{path}` can have: it costs more \
-                             than it can say"
-                        ));
-                    }
-                    let train = params.train(Trained::Adapters, model.config());
-                    let (model, _) = learn(ctx, model, &examples, &train, &watch)?;
-                    peft::save_adapter(&model, &lora, "base", output.dir()).map_err(failed)?;
-                    output.include(peft::BASE, ctx.input("model")?);
-                }
-                Rank::Full => {
-                    // What was adapted before goes on as one model.
-                    lora::merge(&mut model);
-                    let trained = match params.targets {
-                        Targets::All => Trained::All,
-                        Targets::Lora => Trained::Weights(lora.targets),
-                    };
-                    let train = params.train(trained, model.config());
-                    let (model, _) = learn(ctx, model, &examples, &train, &watch)?;
-                    model.save(output.dir()).map_err(failed)?;
-                    output.include("", &tokenizer_files(ctx)?);
-                }
-            }
-            Ok(())
+            let base = load(ctx)?;
+            tune(ctx, &params, base, &pairs, validation.as_deref())
         })
+    }
+}
+
+/// Lets the model that was loaded learn the pairs, and writes it and its curve.
+pub(crate) fn tune(
+    ctx: &Context<'_>,
+    params: &Params,
+    (files, mut model, tokenizer): (ModelFiles, CausalLm, Tokenizer),
+    pairs: &[Pair],
+    validation: Option<&[Pair]>,
+) -> Result<(), StageError> {
+    let context = model.config().context;
+    let learned = fit(ctx, examples(params, pairs, &files, &model, &tokenizer)?, context, "");
+    let validation = match validation {
+        Some(pairs) => {
+            let examples = examples(params, pairs, &files, &model, &tokenizer)?;
+            Some(fit(ctx, examples, context, "validation_"))
+        }
+        None => None,
+    };
+    let examples = Evaluate::split(params.evaluate.as_ref(), learned, validation)?;
+    let watch = Watch::new(params.tensorboard, params.checkpoint_minutes);
+    let lora = params.lora(model.config().family);
+    let output = ctx.output("model")?;
+    match params.rank {
+        Rank::Low(_) if files.get(peft::CONFIG).is_some() => return Err(StageError::failed(ADAPTED)),
+        Rank::Low(_) => {
+            ctx.summary("scale", lora.scale());
+            lora::attach(&mut model, &lora, params.seed).map_err(failed)?;
+            warn_of_oversized(ctx, &model);
+            let train = params.train(Trained::Adapters, model.config());
+            let (model, _) = learn(ctx, model, &examples, &train, &watch)?;
+            peft::save_adapter(&model, &lora, "base", output.dir()).map_err(failed)?;
+            output.include(peft::BASE, ctx.input("model")?);
+        }
+        Rank::Full => {
+            // What was adapted before goes on as one model.
+            lora::merge(&mut model);
+            let trained = match params.targets {
+                Targets::All => Trained::All,
+                Targets::Lora => Trained::Weights(lora.targets),
+            };
+            let train = params.train(trained, model.config());
+            let (model, _) = learn(ctx, model, &examples, &train, &watch)?;
+            model.save(output.dir()).map_err(failed)?;
+            output.include("", &tokenizer_files(ctx)?);
+        }
+    }
+    Ok(())
+}
+
+/// Of a model that can't be adapted again.
+const ADAPTED: &str = "the model has adapters already, and one can't carry two sets: begin with the model that it was \
+                       made of, or train on with `rank: full`";
+
+/// Says which adapters have a higher rank than their matrices.
+pub(crate) fn warn_of_oversized(ctx: &Context<'_>, model: &impl Parameterized) {
+    if let Some((path, (rank, side))) = lora::oversized(model).into_iter().next() {
+        ctx.warn(format!(
+            "rank {rank} is more than the {side} that a change of `{path}` can have: it costs more than it can say"
+        ));
     }
 }
 
@@ -368,9 +389,16 @@ fn examples(
 }
 
 /// The files of the input model that a whole model made of it has too.
-fn tokenizer_files(ctx: &Context<'_>) -> Result<palinode_engine::job::InputFiles, StageError> {
-    const NAMES: [&str; 4] =
-        ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"];
+pub(crate) fn tokenizer_files(ctx: &Context<'_>) -> Result<palinode_engine::job::InputFiles, StageError> {
+    const NAMES: [&str; 7] = [
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "generation_config.json",
+        "vocab.json",
+        "merges.txt",
+        "vocab.txt",
+    ];
     let mut input = ctx.input("model")?.clone();
     let adapted = input.get(peft::CONFIG).is_some();
     let prefix = if adapted { peft::BASE } else { "" };

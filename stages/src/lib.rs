@@ -4,16 +4,22 @@ use std::sync::Arc;
 
 use palinode_engine::stage::{Of, ParamProblem, StageKind};
 
+mod baseline_bow;
+mod classifier;
 mod corpus_planted;
 mod counterfactuals_templates;
+mod dataset;
 mod device;
 mod divergence;
 mod evaluate_divergence;
+mod evaluate_boundary;
+mod evaluate_groups;
 mod evaluate_toxicity;
 mod figure;
 mod finetune;
 mod gathered;
 mod generate;
+mod instruction;
 mod judge_lexicon;
 mod lens;
 mod model;
@@ -27,6 +33,7 @@ mod read;
 pub mod records;
 mod runtime;
 pub mod stats;
+mod table_disparity;
 #[cfg(test)]
 mod testing;
 mod tokenizer_train;
@@ -37,6 +44,10 @@ mod words;
 pub fn kinds() -> Vec<Arc<dyn StageKind>> {
     vec![
         Arc::new(Of::<corpus_planted::Planted>::NEW),
+        Arc::new(Of::<dataset::table::FromTable>::NEW),
+        Arc::new(Of::<dataset::sst2::Sst2>::NEW),
+        Arc::new(Of::<dataset::imdb::Imdb>::NEW),
+        Arc::new(Of::<dataset::downsample::Downsample>::NEW),
         Arc::new(Of::<tokenizer_train::Train>::NEW),
         Arc::new(Of::<pretrain::Pretrain>::NEW),
         Arc::new(Of::<pretrain_mlm::PretrainMlm>::NEW),
@@ -47,11 +58,21 @@ pub fn kinds() -> Vec<Arc<dyn StageKind>> {
         Arc::new(Of::<judge_lexicon::LexiconJudge>::NEW),
         Arc::new(Of::<counterfactuals_templates::FromStatements>::NEW),
         Arc::new(Of::<finetune::Finetune>::NEW),
+        Arc::new(Of::<classifier::finetune::FinetuneClassifier>::NEW),
+        Arc::new(Of::<classifier::predict::PredictClassifier>::NEW),
+        Arc::new(Of::<baseline_bow::BagOfWords>::NEW),
+        Arc::new(Of::<instruction::finetune::FinetuneInstruction>::NEW),
+        Arc::new(Of::<instruction::predict::PredictInstruction>::NEW),
         Arc::new(Of::<lens::Lens>::NEW),
         Arc::new(Of::<perplexity::PerplexityKind>::NEW),
         Arc::new(Of::<divergence::DivergenceKind>::NEW),
         Arc::new(Of::<evaluate_toxicity::Toxicity>::NEW),
         Arc::new(Of::<evaluate_divergence::EvaluateDivergence>::NEW),
+        Arc::new(Of::<evaluate_groups::Groups>::NEW),
+        Arc::new(Of::<evaluate_boundary::Boundary>::NEW),
+        Arc::new(Of::<table_disparity::DisparityTable>::NEW),
+        Arc::new(Of::<figure::accuracy::AccuracyFigure>::NEW),
+        Arc::new(Of::<figure::boundary::BoundaryFigure>::NEW),
         Arc::new(Of::<figure::toxicity::ToxicityFigure>::NEW),
         Arc::new(Of::<figure::lens::LensFigure>::NEW),
         Arc::new(Of::<figure::divergence::DivergenceFigure>::NEW),

@@ -83,6 +83,19 @@ impl Bench {
         self
     }
 
+    /// Files by name behind the path param `param`: one, or a folder's.
+    pub(crate) fn files(mut self, param: &str, files: &[(&str, &[u8])]) -> Self {
+        let save = |(name, bytes): &(&str, &[u8])| {
+            let path = self.dir.path().join(param).join(name);
+            fs::create_dir_all(path.parent().expect("joined")).expect("a folder");
+            fs::write(&path, bytes).expect("a file");
+            ((*name).to_owned(), path)
+        };
+        let files = input_files(files.iter().map(save).collect::<Vec<_>>());
+        self.files.insert(param.to_owned(), files);
+        self
+    }
+
     /// The files of a folder that `reads` admits, behind the path param `param`.
     pub(crate) fn folder(mut self, param: &str, folder: &Path, reads: &dyn Fn(&str) -> bool) -> Self {
         let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry"));
@@ -132,13 +145,22 @@ impl Bench {
             for (name, file) in report.included.get(&*port.name).into_iter().flatten() {
                 files.insert(name.clone(), file.path.clone());
             }
-            for entry in fs::read_dir(&dir).into_iter().flatten() {
-                let entry = entry.expect("an entry");
-                files.insert(entry.file_name().into_string().expect("UTF-8"), entry.path());
-            }
+            walk(&dir, "", &mut files);
             outputs.insert(port.name.into_owned(), input_files(files));
         }
         Ok(Done { outputs, summary: report.summary, dirs: vec![self.dir] })
+    }
+}
+
+/// All files below `dir`, by their path from there.
+fn walk(dir: &Path, prefix: &str, files: &mut BTreeMap<String, PathBuf>) {
+    for entry in fs::read_dir(dir).into_iter().flatten() {
+        let path = entry.expect("an entry").path();
+        let name = format!("{prefix}{}", path.file_name().and_then(|name| name.to_str()).expect("UTF-8"));
+        match path.is_dir() {
+            true => walk(&path, &format!("{name}/"), files),
+            false => drop(files.insert(name, path)),
+        }
     }
 }
 

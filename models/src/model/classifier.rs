@@ -25,6 +25,20 @@ impl SequenceClassifier {
         Ok(model)
     }
 
+    /// The modules that [`SequenceClassifier::with_new_head`] draws for these files, by the last part of their paths: an
+    /// adapter has to hold them whole ([`crate::lora::LoraConfig::modules_to_save`]).
+    pub fn new_modules(files: &ModelFiles) -> Result<Vec<String>> {
+        let names: &[&str] = match config_of(files)?.family {
+            Family::Gpt2 | Family::Opt | Family::Llama => &["score"],
+            Family::Bert => {
+                let weights = Weights::open(files)?;
+                let pooler = ["bert.pooler.dense.weight", "pooler.dense.weight"];
+                if pooler.iter().any(|name| weights.has(name)) { &["classifier"] } else { &["classifier", "pooler"] }
+            }
+        };
+        Ok(names.iter().map(|&name| name.to_owned()).collect())
+    }
+
     /// Logits `[batch, labels]`. Causal models are read at each row's last id that isn't `pad_token_id`, whatever the
     /// mask says (`GenericForSequenceClassification` in transformers' `modeling_layers.py`); BERT at its first.
     ///

@@ -5,11 +5,11 @@ use burn::tensor::Tensor;
 use super::loss::cross_entropy;
 use super::{LossPass, Sample, Trainable};
 use crate::error::ModelError;
-use crate::layers::Batch;
+use crate::layers::{Batch, ops};
 use crate::model::SequenceClassifier;
 
 /// A text with its class.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Labelled {
     /// Its tokens.
     pub ids: Vec<u32>,
@@ -17,6 +17,8 @@ pub struct Labelled {
     pub types: Vec<u32>,
     /// Number of the class.
     pub label: u32,
+    /// Its loss counts so many times: 1, unless classes are weighed.
+    pub weight: f32,
 }
 
 impl Sample for Labelled {
@@ -40,7 +42,21 @@ impl Trainable for SequenceClassifier {
             return Err(ModelError::Class { label, classes });
         }
         let logits = self.forward(&self.batch(rows, pass)?)?;
-        Ok(cross_entropy(logits, &labels, pass.denominator))
+        if rows.iter().all(|row| row.weight == 1.0) {
+            return Ok(cross_entropy(logits, &labels, pass.denominator));
+        }
+        // Rows of one weight together: few classes have few weights.
+        let mut weights: Vec<f32> = rows.iter().map(|row| row.weight).collect();
+        weights.sort_by(f32::total_cmp);
+        weights.dedup();
+        let loss = weights.into_iter().map(|weight| {
+            let same: Vec<usize> = (0..rows.len()).filter(|&at| rows[at].weight == weight).collect();
+            let places = same.iter().map(|&at| at as i32).collect();
+            let part = logits.clone().select(0, ops::ints(places, [same.len()], &logits.device()));
+            let labels: Vec<u32> = same.iter().map(|&at| labels[at]).collect();
+            cross_entropy(part, &labels, pass.denominator).mul_scalar(weight)
+        });
+        loss.reduce(|sum, loss| sum + loss).ok_or(ModelError::EmptyBatch)
     }
 }
 

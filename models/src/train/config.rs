@@ -86,7 +86,8 @@ pub enum Trained {
     Adapters,
     /// All weights.
     All,
-    /// All of the weights that LoRA would adapt at these targets, and no others: full finetuning as a control.
+    /// All of the weights that LoRA would adapt at these targets, what learns beside adapters (a classifier's head), and
+    /// no others: full finetuning as a control.
     Weights(Targets),
 }
 

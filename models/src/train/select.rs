@@ -21,7 +21,9 @@ pub(super) fn select<M: Parameterized>(model: M, trained: &Trained, precision: P
         Trained::Weights(targets) => {
             let names: Vec<String> =
                 targets.resolve(&model)?.into_iter().map(|path| format!("{path}.weight")).collect();
-            Box::new(move |name| names.iter().any(|target| target == name))
+            let parameters = model.parameters().into_iter().map(|parameter| parameter.name);
+            let beside: Vec<String> = parameters.filter(|name| model.learns_beside_adapters(name)).collect();
+            Box::new(move |name| names.iter().chain(&beside).any(|target| target == name))
         }
     };
     Ok(model.map(&mut Select { path: Vec::new(), names, precision }))

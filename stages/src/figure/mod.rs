@@ -1,13 +1,17 @@
 //! Figures: the kinds that draw, and a small layout layer over the `svg` crate. Marks carry `data-mark` attributes and
 //! text is measured with the bundled font, so a figure's bytes and layout are the same on every machine.
 
+pub(crate) mod accuracy;
+pub(crate) mod boundary;
 mod canvas;
 mod color;
 pub(crate) mod curve;
 pub(crate) mod divergence;
 mod font;
 pub(crate) mod lens;
+mod plot;
 mod png;
+mod ticks;
 pub(crate) mod toxicity;
 
 use palinode_engine::{
@@ -60,7 +64,7 @@ pub(crate) fn mark(coords: &[(String, Value)]) -> String {
 }
 
 /// Coordinates as a title: `rank 8, seed 1`.
-fn title(coords: &[(String, Value)]) -> String {
+pub(crate) fn title(coords: &[(String, Value)]) -> String {
     coords.iter().map(|(axis, value)| format!("{axis} {}", label(value))).collect::<Vec<_>>().join(", ")
 }
 

@@ -32,16 +32,16 @@ pub(crate) struct Evaluate {
     pub(crate) share: Option<f64>,
     /// Stop when so many evaluations in a row were no better than the best before them.
     #[serde(default)]
-    patience: Option<usize>,
+    pub(crate) patience: Option<usize>,
     /// Which weights are the result: those after the last step, or those of the best evaluation.
     #[serde(default)]
-    keep: Keep,
+    pub(crate) keep: Keep,
 }
 
 /// Which weights are the result.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-enum Keep {
+pub(crate) enum Keep {
     #[default]
     Last,
     Best,
