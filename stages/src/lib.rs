@@ -8,19 +8,34 @@ mod corpus_planted;
 mod counterfactuals_templates;
 mod device;
 mod evaluate_toxicity;
+mod export_labels;
 mod figure;
 mod finetune;
 mod generate;
+mod held_out;
+mod hurtlex;
+mod judge_agreement;
+mod judge_classifier;
+mod judge_evaluate;
+mod judge_honest;
 mod judge_lexicon;
+mod judge_linear;
+mod judging;
+mod labels_import;
+mod labels_planted;
+mod labels_table;
 mod lens;
 mod model;
 mod pretrain;
 mod prompts_honest;
+mod prompts_honest_race;
+mod prompts_table;
 mod prompts_templates;
 mod random;
 pub mod records;
 mod runtime;
 pub mod stats;
+mod tabular;
 #[cfg(test)]
 mod testing;
 mod tokenizer_train;
@@ -36,8 +51,20 @@ pub fn kinds() -> Vec<Arc<dyn StageKind>> {
         Arc::new(Of::<model::Model>::NEW),
         Arc::new(Of::<prompts_templates::Templates>::NEW),
         Arc::new(Of::<prompts_honest::Honest>::NEW),
+        Arc::new(Of::<prompts_honest_race::HonestRace>::NEW),
+        Arc::new(Of::<prompts_table::CsvPrompts>::NEW),
+        Arc::new(Of::<prompts_table::JsonPrompts>::NEW),
         Arc::new(Of::<generate::Generate>::NEW),
         Arc::new(Of::<judge_lexicon::LexiconJudge>::NEW),
+        Arc::new(Of::<judge_honest::HonestJudge>::NEW),
+        Arc::new(Of::<judge_linear::LinearJudge>::NEW),
+        Arc::new(Of::<judge_classifier::ClassifierJudge>::NEW),
+        Arc::new(Of::<labels_table::LabelledTable>::NEW),
+        Arc::new(Of::<labels_planted::PlantedLabels>::NEW),
+        Arc::new(Of::<export_labels::ExportLabels>::NEW),
+        Arc::new(Of::<labels_import::ImportLabels>::NEW),
+        Arc::new(Of::<judge_evaluate::Evaluate>::NEW),
+        Arc::new(Of::<judge_agreement::Agreement>::NEW),
         Arc::new(Of::<counterfactuals_templates::FromStatements>::NEW),
         Arc::new(Of::<finetune::Finetune>::NEW),
         Arc::new(Of::<lens::Lens>::NEW),
@@ -45,6 +72,8 @@ pub fn kinds() -> Vec<Arc<dyn StageKind>> {
         Arc::new(Of::<figure::toxicity::ToxicityFigure>::NEW),
         Arc::new(Of::<figure::lens::LensFigure>::NEW),
         Arc::new(Of::<figure::curve::CurveFigure>::NEW),
+        Arc::new(Of::<figure::confusion::ConfusionFigure>::NEW),
+        Arc::new(Of::<figure::honest_race::HonestRaceFigure>::NEW),
     ]
 }
 

@@ -16,6 +16,10 @@ pub(super) const UNPARSABLE: &str = "#bdbdbd";
 /// Low, middle and high.
 const SCALE: [[f64; 3]; 3] = [[58.0, 102.0, 178.0], [242.0, 240.0, 236.0], [196.0, 64.0, 52.0]];
 
+/// The ends of the scale of one hue.
+const PALE: [f64; 3] = [244.0, 247.0, 252.0];
+const DEEP: [f64; 3] = [24.0, 66.0, 130.0];
+
 /// A colour from blue (0) over near white to red (1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Rgb([u8; 3]);
@@ -25,6 +29,12 @@ impl Rgb {
         let at = if at.is_finite() { at.clamp(0.0, 1.0) * 2.0 } else { 1.0 };
         let (low, high, part) = if at < 1.0 { (SCALE[0], SCALE[1], at) } else { (SCALE[1], SCALE[2], at - 1.0) };
         Rgb([0, 1, 2].map(|i| (low[i] + (high[i] - low[i]) * part).round() as u8))
+    }
+
+    /// A colour from near white (0) to a deep blue (1).
+    pub(super) fn sequential(at: f64) -> Self {
+        let at = if at.is_finite() { at.clamp(0.0, 1.0) } else { 0.0 };
+        Rgb([0, 1, 2].map(|i| (PALE[i] + (DEEP[i] - PALE[i]) * at).round() as u8))
     }
 
     pub(super) fn hex(self) -> String {
@@ -54,8 +64,8 @@ mod tests {
 
     #[test]
     fn text_stands_out_from_every_colour_of_the_scale() {
-        for step in 0..=100 {
-            let color = Rgb::diverging(f64::from(step) / 100.0);
+        let steps = (0..=100).map(|step| f64::from(step) / 100.0);
+        for (step, color) in steps.flat_map(|at| [(at, Rgb::diverging(at)), (at, Rgb::sequential(at))]) {
             let text = if color.text() == "#ffffff" { Rgb([255; 3]) } else { Rgb([0; 3]) };
             let (a, b) = (color.luminance(), text.luminance());
             let contrast = (a.max(b) + 0.05) / (a.min(b) + 0.05);

@@ -3,8 +3,10 @@
 
 mod canvas;
 mod color;
+pub(crate) mod confusion;
 pub(crate) mod curve;
 mod font;
+pub(crate) mod honest_race;
 pub(crate) mod lens;
 mod png;
 pub(crate) mod toxicity;
