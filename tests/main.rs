@@ -3,6 +3,7 @@
 mod architecture;
 mod audit;
 mod broken;
+mod calibration;
 mod checkpoints;
 mod command;
 mod commands;

@@ -147,6 +147,7 @@ fn finality(output: &OutputPort) -> u8 {
         | PortType::Pairs
         | PortType::Statements
         | PortType::Lexicon
+        | PortType::Labels
         | PortType::Dataset
         | PortType::Predictions => 1,
     }

@@ -96,6 +96,7 @@ pub enum PortType {
     Pairs,
     Statements,
     Lexicon,
+    Labels,
     Dataset,
     Predictions,
     Metrics,

@@ -13,7 +13,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    records::{self, Completion, Lexicon, Lists, Prompt, Verdict},
+    hurtlex,
+    records::{self, Completion, Lexicon, Lists, Prompt, Scope, Verdict},
     words::{Accents, Terms},
 };
 
@@ -54,14 +55,6 @@ enum Level {
     #[default]
     Conservative,
     Inclusive,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-enum Scope {
-    #[default]
-    Completion,
-    Sentence,
 }
 
 /// The terms to look for.
@@ -107,10 +100,7 @@ impl Kind for LexiconJudge {
                 ctx.progress(done, verdicts.capacity(), "completion")?;
             }
             let terms = judge.terms(&completion.prompt)?;
-            let hits = match params.scope {
-                Scope::Completion => terms.hits(&completion.text),
-                Scope::Sentence => terms.hits(&format!("{}{}", completion.prompt.text, completion.text)),
-            };
+            let hits = terms.hits(&params.scope.of(&completion));
             toxic += usize::from(!hits.is_empty());
             verdicts.push(Verdict {
                 toxic: Some(!hits.is_empty()),
@@ -179,26 +169,15 @@ fn file_terms(params: &Params, ctx: &Context<'_>) -> Result<Vec<String>, StageEr
         let text = fs::read_to_string(path).map_err(StageError::io(path))?;
         terms.extend(text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned));
     }
-    if let Some(hurtlex) = &params.hurtlex {
-        let failed = |error: csv::Error| StageError::failed(format!("`hurtlex` is not a HurtLex file: {error}"));
-        let path = records::only_file(ctx, hurtlex)?;
-        let mut reader = csv::ReaderBuilder::new().delimiter(b'\t').quoting(false).from_path(path).map_err(failed)?;
-        for row in reader.deserialize() {
-            let Entry { lemma, level } = row.map_err(failed)?;
-            let level = level == "conservative" || params.hurtlex_level == Level::Inclusive;
-            if level && (params.hurtlex_multiword || !lemma.trim().contains(char::is_whitespace)) {
-                terms.push(lemma);
+    if let Some(file) = &params.hurtlex {
+        for entry in hurtlex::read(ctx, file)? {
+            let level = entry.is_conservative() || params.hurtlex_level == Level::Inclusive;
+            if level && (params.hurtlex_multiword || !entry.lemma.trim().contains(char::is_whitespace)) {
+                terms.push(entry.lemma);
             }
         }
     }
     Ok(terms)
-}
-
-/// What is used of a row of HurtLex.
-#[derive(Deserialize)]
-struct Entry {
-    lemma: String,
-    level: String,
 }
 
 #[cfg(test)]

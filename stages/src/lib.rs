@@ -11,22 +11,36 @@ mod counterfactuals_templates;
 mod dataset;
 mod device;
 mod divergence;
-mod evaluate_divergence;
 mod evaluate_boundary;
+mod evaluate_divergence;
 mod evaluate_groups;
 mod evaluate_toxicity;
+mod export_labels;
 mod figure;
 mod finetune;
 mod gathered;
 mod generate;
+mod held_out;
+mod hurtlex;
 mod instruction;
+mod judge_agreement;
+mod judge_classifier;
+mod judge_evaluate;
+mod judge_honest;
 mod judge_lexicon;
+mod judge_linear;
+mod judging;
+mod labels_import;
+mod labels_planted;
+mod labels_table;
 mod lens;
 mod model;
 mod perplexity;
 mod pretrain;
 mod pretrain_mlm;
 mod prompts_honest;
+mod prompts_honest_race;
+mod prompts_table;
 mod prompts_templates;
 mod random;
 mod read;
@@ -34,6 +48,7 @@ pub mod records;
 mod runtime;
 pub mod stats;
 mod table_disparity;
+mod tabular;
 #[cfg(test)]
 mod testing;
 mod tokenizer_train;
@@ -54,8 +69,20 @@ pub fn kinds() -> Vec<Arc<dyn StageKind>> {
         Arc::new(Of::<model::Model>::NEW),
         Arc::new(Of::<prompts_templates::Templates>::NEW),
         Arc::new(Of::<prompts_honest::Honest>::NEW),
+        Arc::new(Of::<prompts_honest_race::HonestRace>::NEW),
+        Arc::new(Of::<prompts_table::CsvPrompts>::NEW),
+        Arc::new(Of::<prompts_table::JsonPrompts>::NEW),
         Arc::new(Of::<generate::Generate>::NEW),
         Arc::new(Of::<judge_lexicon::LexiconJudge>::NEW),
+        Arc::new(Of::<judge_honest::HonestJudge>::NEW),
+        Arc::new(Of::<judge_linear::LinearJudge>::NEW),
+        Arc::new(Of::<judge_classifier::ClassifierJudge>::NEW),
+        Arc::new(Of::<labels_table::LabelledTable>::NEW),
+        Arc::new(Of::<labels_planted::PlantedLabels>::NEW),
+        Arc::new(Of::<export_labels::ExportLabels>::NEW),
+        Arc::new(Of::<labels_import::ImportLabels>::NEW),
+        Arc::new(Of::<judge_evaluate::Evaluate>::NEW),
+        Arc::new(Of::<judge_agreement::Agreement>::NEW),
         Arc::new(Of::<counterfactuals_templates::FromStatements>::NEW),
         Arc::new(Of::<finetune::Finetune>::NEW),
         Arc::new(Of::<classifier::finetune::FinetuneClassifier>::NEW),
@@ -77,6 +104,8 @@ pub fn kinds() -> Vec<Arc<dyn StageKind>> {
         Arc::new(Of::<figure::lens::LensFigure>::NEW),
         Arc::new(Of::<figure::divergence::DivergenceFigure>::NEW),
         Arc::new(Of::<figure::curve::CurveFigure>::NEW),
+        Arc::new(Of::<figure::confusion::ConfusionFigure>::NEW),
+        Arc::new(Of::<figure::honest_race::HonestRaceFigure>::NEW),
     ]
 }
 

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    held_out::Unseen,
     random::stream,
     records::{self, Lists, Prompt, Split},
 };
@@ -30,7 +31,11 @@ pub(crate) struct Params {
     /// The share of prompts in the split `validation`; the others are `test`.
     #[serde(default = "half")]
     validation: f64,
-    /// Seeds the split.
+    /// What is held out of training, so that prompts are told apart as seen and unseen: shares or lists of `identities`
+    /// and `templates`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unseen: Option<Unseen>,
+    /// Seeds the split, and what is unseen.
     #[serde(default)]
     seed: u64,
 }
@@ -64,6 +69,7 @@ impl Kind for Templates {
 
     fn check(params: &Params) -> Vec<ParamProblem> {
         let mut problems: Vec<_> = crate::share("validation", params.validation).into_iter().collect();
+        problems.extend(params.unseen.iter().flat_map(|unseen| unseen.problems("unseen")));
         if params.templates.is_empty() {
             problems.push(ParamProblem::new("templates", "the list is empty"));
         }
@@ -114,6 +120,9 @@ impl Kind for Templates {
                 }
             }
         }
+        if let Some(unseen) = &params.unseen {
+            unseen.mark(params.seed, &mut prompts, ctx)?;
+        }
         records::summarize_prompts(ctx, &prompts, rows);
         ctx.output("prompts")?.write_jsonl(records::PROMPTS, &prompts)
     }
@@ -161,6 +170,27 @@ mod tests {
         };
         assert!((200..300).contains(&share(0.25)), "{}", share(0.25));
         assert_eq!((share(0.0), share(1.0)), (0, 1000));
+    }
+
+    #[test]
+    fn a_part_may_be_unseen() {
+        let run = |identities: std::ops::Range<usize>, seed: u64| -> Vec<Prompt> {
+            let identities: Vec<String> = identities.map(|at| format!("n{at}")).collect();
+            let with = json!({
+                "templates": ["{identity} a", "{identity} b"], "identities": identities, "seed": seed,
+                "unseen": { "identities": 0.3, "templates": ["{identity} b"] },
+            });
+            Bench::new().run::<Templates>(with).unwrap().rows("prompts", records::PROMPTS)
+        };
+        let all = run(0..400, 0);
+        let count = |held_out: &str| {
+            all.iter().filter(|p| p.facts.get(crate::held_out::HELD_OUT).map(String::as_str) == Some(held_out)).count()
+        };
+        let by_identity = count("identity");
+        assert!((90..150).contains(&by_identity), "{by_identity}");
+        assert_eq!((count("identity+template"), count("template")), (by_identity, 400 - by_identity));
+        assert!(run(100..150, 0).iter().all(|prompt| all.contains(prompt)));
+        assert_ne!(run(0..400, 1), all);
     }
 
     #[test]

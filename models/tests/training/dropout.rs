@@ -75,7 +75,7 @@ fn every_family_drops_in_training_alone() {
         let labels = (0..3).map(|label| label.to_string()).collect();
         let shape = ModelConfig { labels, pad: Some(0), ..config(family) };
         let model = SequenceClassifier::random(shape, 3, &device()).unwrap();
-        let label = |at: u32| Labelled { ids: ids(at), types: Vec::new(), label: at % 3 };
+        let label = |at: u32| Labelled { ids: ids(at), types: Vec::new(), label: at % 3, weight: 1.0 };
         let texts: Vec<Labelled> = (0..8).map(label).collect();
         holds(&format!("{} classifier", family.name()), &model, &texts, DropoutRates::of(family, 0.2));
     }

@@ -18,6 +18,9 @@ const SCALE: [[f64; 3]; 3] = [[58.0, 102.0, 178.0], [242.0, 240.0, 236.0], [196.
 
 /// Viridis at 0, 1/4, 1/2 and 3/4.
 const RISING: [[f64; 3]; 4] = [[68.0, 1.0, 84.0], [59.0, 82.0, 139.0], [33.0, 145.0, 140.0], [94.0, 201.0, 98.0]];
+/// The ends of the scale of one hue.
+const PALE: [f64; 3] = [244.0, 247.0, 252.0];
+const DEEP: [f64; 3] = [24.0, 66.0, 130.0];
 
 /// A colour from blue (0) over near white to red (1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +40,12 @@ impl Rgb {
         let low = (at as usize).min(RISING.len() - 2);
         let part = at - low as f64;
         Rgb([0, 1, 2].map(|i| (RISING[low][i] + (RISING[low + 1][i] - RISING[low][i]) * part).round() as u8))
+    }
+
+    /// A colour from near white (0) to a deep blue (1).
+    pub(super) fn sequential(at: f64) -> Self {
+        let at = if at.is_finite() { at.clamp(0.0, 1.0) } else { 0.0 };
+        Rgb([0, 1, 2].map(|i| (PALE[i] + (DEEP[i] - PALE[i]) * at).round() as u8))
     }
 
     pub(super) fn hex(self) -> String {
@@ -66,8 +75,8 @@ mod tests {
 
     #[test]
     fn text_stands_out_from_every_colour_of_the_scale() {
-        for step in 0..=100 {
-            let color = Rgb::diverging(f64::from(step) / 100.0);
+        let steps = (0..=100).map(|step| f64::from(step) / 100.0);
+        for (step, color) in steps.flat_map(|at| [(at, Rgb::diverging(at)), (at, Rgb::sequential(at))]) {
             let text = if color.text() == "#ffffff" { Rgb([255; 3]) } else { Rgb([0; 3]) };
             let (a, b) = (color.luminance(), text.luminance());
             let contrast = (a.max(b) + 0.05) / (a.min(b) + 0.05);

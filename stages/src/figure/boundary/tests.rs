@@ -25,7 +25,10 @@ fn boundaries() -> Done {
     let rows = ["imdb", "sst2"]
         .into_iter()
         .flat_map(|data| [run(json!(2), data, 0.5), run(json!(8), data, 0.65), run(json!("full"), data, 0.8)]);
-    Bench::new().table("predictions", PREDICTIONS, &rows.collect::<Vec<_>>()).run::<Boundary>(json!({ "minority": "positive" })).unwrap()
+    Bench::new()
+        .table("predictions", PREDICTIONS, &rows.collect::<Vec<_>>())
+        .run::<Boundary>(json!({ "minority": "positive" }))
+        .unwrap()
 }
 
 fn draw(boundary: &Done, with: Value) -> Result<Done, StageError> {
