@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use palinode_engine::stage::{ParamProblem, StageError};
+use palinode_engine::{
+    job::JobRow,
+    stage::{ParamProblem, StageError},
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -23,6 +26,37 @@ pub(crate) enum By {
     Group,
     /// The prompts' identity.
     Identity,
+}
+
+/// The rows of a table, each once, without the axes that only repeat them: ports that are gathered together share one
+/// list of coordinates, so the base stands there for each rank. With each row, the coordinates that it had.
+pub(crate) fn own_axes(rows: Vec<JobRow>) -> Vec<(JobRow, Coords)> {
+    let axes: BTreeSet<String> = rows.iter().flat_map(|row| &row.coords).map(|(axis, _)| axis.clone()).collect();
+    let without = |coords: &Coords, axis: &String| -> Coords {
+        coords.iter().filter(|(name, _)| name != axis).cloned().collect()
+    };
+    let repeats = |axis: &String| {
+        let mut groups: Vec<(Coords, Option<_>, usize)> = Vec::new();
+        for row in &rows {
+            let (others, digest) = (without(&row.coords, axis), row.input.as_ref().map(|files| files.digest));
+            match groups.iter_mut().find(|(known, ..)| *known == others) {
+                Some((_, known, count)) if *known == digest => *count += 1,
+                Some(_) => return false,
+                None => groups.push((others, digest, 1)),
+            }
+        }
+        groups.iter().all(|(_, _, count)| *count > 1)
+    };
+    let repeated: Vec<String> = axes.into_iter().filter(repeats).collect();
+    let mut once: Vec<(JobRow, Coords)> = Vec::new();
+    for row in rows {
+        let coords = repeated.iter().fold(row.coords.clone(), |coords, axis| without(&coords, axis));
+        if !once.iter().any(|(known, _)| known.coords == coords) {
+            let had = row.coords;
+            once.push((JobRow { coords, input: row.input }, had));
+        }
+    }
+    once
 }
 
 /// Points of a gather that one block of rows tells of.

@@ -11,7 +11,7 @@ use palinode_engine::{
 use super::Params;
 use crate::{
     figure::mark,
-    gathered::{Coords, check_pool, exposure_name},
+    gathered::{Coords, check_pool, exposure_name, own_axes},
     records::{self, Perplexity, Phase, Prompt, Split, Verdict},
 };
 
@@ -62,8 +62,12 @@ impl Seen {
             [(Phase::Before, "before", "before_perplexity"), (Phase::After, "verdicts", "perplexity")]
         {
             let scores = ctx.table(scores);
-            for row in ctx.table(port) {
-                let scored = scores.iter().find(|scored| scored.coords == row.coords);
+            let rows = match phase {
+                Phase::Before => own_axes(ctx.table(port)),
+                Phase::After => ctx.table(port).into_iter().map(|row| (row.clone(), row.coords)).collect(),
+            };
+            for (row, had) in rows {
+                let scored = scores.iter().find(|scored| scored.coords == had);
                 reader.instance(phase, row, scored.and_then(|row| row.input.as_ref()))?;
             }
         }

@@ -140,6 +140,24 @@ fn identities_and_exposures_have_rows_and_intervals_are_crossed() {
     insta::assert_snapshot!(told(&done), @"rank=2 - base: 24 pairs, -0.458 -0.833 0.083 0.172 0.172 of 1");
 }
 
+/// Ports that are gathered together share one list of coordinates, so a base without ranks stands there for each.
+#[test]
+fn a_base_that_a_gather_repeats_is_one_base() {
+    let rows = [(at(2, 0), verdicts(6)), (at(2, 1), verdicts(3)), (at(8, 0), verdicts(1)), (at(8, 1), verdicts(2))];
+    let base = [(at(2, 0), verdicts(9)), (at(2, 1), verdicts(8)), (at(8, 0), verdicts(9)), (at(8, 1), verdicts(8))];
+    let bench = Bench::new().table("verdicts", VERDICTS, &rows).table("before", VERDICTS, &base);
+    let done = bench.run::<Toxicity>(json!({ "resamples": 200 })).unwrap();
+    let rates: Vec<Rate> = done.rows("metrics", METRICS);
+    let base = rates.iter().filter(|rate| rate.phase == Phase::Before && rate.split == ALL && rate.group == ALL);
+    let base: Vec<_> = base.map(|rate| (crate::figure::mark(&rate.coords), rate.toxic, rate.n)).collect();
+    assert_eq!(base, [("seed=0".to_owned(), 9, 10), ("seed=1".to_owned(), 8, 10), (String::new(), 17, 20)]);
+    insta::assert_snapshot!(told(&done), @r"
+    rank=2 - base: 18 pairs, -0.444 -0.778 -0.111 0.030 0.060 of 3
+    rank=8 - base: 18 pairs, -0.778 -1.000 -0.444 0.010 0.030 of 3
+    rank=8 - rank=2: 18 pairs, -0.333 -0.778 0.000 0.159 0.159 of 3
+    ");
+}
+
 #[test]
 fn scores_above_alpha_count_where_alpha_is_given() {
     let rows = crossed(4, 5, |i, _| i == 0);

@@ -31,6 +31,8 @@ const BAR: f64 = 88.0;
 const PAGE: f64 = 1270.0;
 /// The widest that a block of large grids may be for its height.
 const RATIO: f64 = 2.2;
+/// Room for a line of text, unless less is asked for.
+const LEAST: f64 = 360.0;
 /// Steps of the colour bar.
 const STEPS: usize = 48;
 
@@ -45,7 +47,8 @@ const SMALL: Font = Font::regular(10.0);
 pub(super) fn draw(params: &Params, figure: &Figure) -> Canvas {
     let room = params.width.map(|width| width - 2.0 * MARGIN - BAR);
     let blocks: Vec<Laid<'_>> = figure.blocks.iter().map(|block| Laid::new(block, room)).collect();
-    let inner = blocks.iter().map(Laid::width).fold(360.0, f64::max);
+    let least = room.map_or(LEAST, |room| room.min(LEAST));
+    let inner = blocks.iter().map(Laid::width).fold(least, f64::max);
     let title = params.title.as_ref().map_or(Vec::new(), |title| TITLE.wrap(title, inner + BAR));
     let mut note = "Cell: the most probable next token (␣ space, ↵ line end). Above a grid: the token that truly comes next. Layer 0 is \
          the embedding.".to_owned();
@@ -95,10 +98,12 @@ impl<'f> Laid<'f> {
         let most = block.grids.iter().map(|grid| grid.layers[0].len()).max().unwrap_or(1).max(1);
         let cell = room.map_or(cell, |room| cell.min(((room - LEFT) / most as f64).max(34.0)));
         let mut laid = Laid { block, prompt: Vec::new(), cell, rows: Vec::new() };
+        let room_given = room;
         let room = room.unwrap_or_else(|| laid.balanced());
         let widths: Vec<f64> = block.grids.iter().map(|grid| laid.grid(grid)).collect();
         laid.rows = flow(&widths, GAP, room);
-        laid.prompt = PROMPT.wrap(&format!("“{}”", block.told()), laid.width().max(360.0));
+        laid.prompt = PROMPT
+            .wrap(&format!("“{}”", block.told()), laid.width().max(room_given.map_or(LEAST, |room| room.min(LEAST))));
         laid
     }
 

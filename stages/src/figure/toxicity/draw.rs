@@ -206,6 +206,9 @@ impl Layout {
         let room = self.slot - 6.0;
         group.append(text((middle, floor + 18.0), LABEL, Anchor::Middle, &LABEL.fit(&bar.label, room)));
         if let Some(note) = &bar.note {
+            // In a narrow figure what was chosen is told without its axis's name.
+            let value = note.rsplit(' ').next().unwrap_or(note);
+            let note = if SMALL.width(note) <= room { note } else { value };
             group.append(fill(text((middle, floor + 33.0), SMALL, Anchor::Middle, &SMALL.fit(note, room)), FAINT));
         }
         group
