@@ -7,7 +7,7 @@ use std::{
     sync::Mutex,
 };
 
-pub use palinode_cache::Checkpoints;
+pub use palinode_cache::{Answer, Answers, Checkpoints};
 use serde_json::Value;
 
 use crate::{
@@ -119,6 +119,15 @@ impl<'a> Context<'a> {
     /// there was kept by a job with the same key: same kind, params and inputs.
     pub fn checkpoints(&self) -> Option<Checkpoints> {
         self.job.checkpoints.as_ref().map(Checkpoints::at)
+    }
+
+    /// What the service `service` (a model's name) answered to earlier jobs, of this kind and others; none where nothing
+    /// is kept. It outlives the job, whatever becomes of it: what was paid for once is not asked for again.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub fn answers(&self, service: &str) -> Result<Option<Answers>, StageError> {
+        Ok(self.job.answers.as_deref().map(|dir| Answers::open(dir, service)).transpose()?)
     }
 
     /// Adds a line to the stage's log.

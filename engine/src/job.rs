@@ -31,6 +31,9 @@ pub struct Job {
     /// Where the job may keep what it would go on from if it is broken off.
     #[serde(default)]
     pub checkpoints: Option<PathBuf>,
+    /// Where the cache keeps what remote services answered.
+    #[serde(default)]
+    pub answers: Option<PathBuf>,
     /// CPUs that the job may keep busy.
     pub cpus: usize,
     /// Ids of the GPUs that are this job's alone while it runs.

@@ -112,14 +112,8 @@ impl Kind for LexiconJudge {
                 Scope::Sentence => terms.hits(&format!("{}{}", completion.prompt.text, completion.text)),
             };
             toxic += usize::from(!hits.is_empty());
-            verdicts.push(Verdict {
-                toxic: Some(!hits.is_empty()),
-                score: None,
-                reason: (!hits.is_empty()).then(|| hits.join(", ")),
-                prompt: completion.prompt,
-                sample: completion.sample,
-                text: completion.text,
-            });
+            let reason = (!hits.is_empty()).then(|| hits.join(", "));
+            verdicts.push(Verdict { reason, ..Verdict::new(completion, Some(!hits.is_empty())) });
         }
         ctx.summary("completions", verdicts.len());
         ctx.summary("toxic", toxic);

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use palinode_engine::stage::{Of, ParamProblem, StageKind};
 
 mod corpus_planted;
+mod counterfactuals_jsonl;
+mod counterfactuals_llm;
 mod counterfactuals_templates;
 mod device;
 mod evaluate_toxicity;
@@ -12,12 +14,16 @@ mod figure;
 mod finetune;
 mod generate;
 mod judge_lexicon;
+mod judge_llm;
+mod judge_perspective;
 mod lens;
 mod model;
 mod pretrain;
 mod prompts_honest;
 mod prompts_templates;
+mod provider;
 mod random;
+mod reading;
 pub mod records;
 mod runtime;
 pub mod stats;
@@ -38,7 +44,11 @@ pub fn kinds() -> Vec<Arc<dyn StageKind>> {
         Arc::new(Of::<prompts_honest::Honest>::NEW),
         Arc::new(Of::<generate::Generate>::NEW),
         Arc::new(Of::<judge_lexicon::LexiconJudge>::NEW),
+        Arc::new(Of::<judge_llm::LlmJudge>::NEW),
+        Arc::new(Of::<judge_perspective::Perspective>::NEW),
         Arc::new(Of::<counterfactuals_templates::FromStatements>::NEW),
+        Arc::new(Of::<counterfactuals_llm::FromModel>::NEW),
+        Arc::new(Of::<counterfactuals_jsonl::FromFile>::NEW),
         Arc::new(Of::<finetune::Finetune>::NEW),
         Arc::new(Of::<lens::Lens>::NEW),
         Arc::new(Of::<evaluate_toxicity::Toxicity>::NEW),
