@@ -10,6 +10,7 @@ mod crash;
 mod fast_paths;
 mod front;
 mod incremental;
+mod llm;
 mod mini;
 mod peers;
 mod reliability;

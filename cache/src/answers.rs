@@ -19,11 +19,7 @@ use std::{
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    BlobDigest, Cache, CacheError, Digest,
-    digest::Request,
-    error::io,
-};
+use crate::{BlobDigest, Cache, CacheError, Digest, digest::Request, error::io};
 
 /// How long answers may be on their way to the disk.
 const SYNC: Duration = Duration::from_secs(1);
@@ -273,7 +269,9 @@ mod tests {
                 let dir = dir.path();
                 scope.spawn(move || {
                     let answers = Answers::open(dir, "m").unwrap();
-                    (0..50).for_each(|at| drop(answers.put(&format!("{}", at + thread), "here", "x".repeat(900)).unwrap()));
+                    (0..50).for_each(|at| {
+                        drop(answers.put(&format!("{}", at + thread), "here", "x".repeat(900)).unwrap())
+                    });
                 });
             }
         });

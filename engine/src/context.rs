@@ -11,7 +11,7 @@ pub use palinode_cache::{Answer, Answers, Checkpoints};
 use serde_json::Value;
 
 use crate::{
-    job::{InputFiles, Job, JobInput, JobReport, JobRow},
+    job::{InputFile, InputFiles, Job, JobInput, JobReport, JobRow},
     stage::{PathParam, StageError},
     stop::Stop,
 };
@@ -196,6 +196,19 @@ impl Output<'_, '_> {
             text.push(b'\n');
         }
         self.write(name, text)
+    }
+
+    /// Makes the file at `path` part of this output under `name`, without copying it: it stays where it is, outside of
+    /// the job's folder, as files do that are fetched into a cache of their own.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub fn refer(&self, name: &str, path: &Path) -> Result<InputFile, StageError> {
+        let path = fs::canonicalize(path).map_err(StageError::io(path))?;
+        let file = InputFile { entry: palinode_cache::hash_file(&path)?, path };
+        let mut report = self.ctx.report.lock().expect("no panic while held");
+        report.fetched.entry(self.port.to_owned()).or_default().insert(name.to_owned(), file.clone());
+        Ok(file)
     }
 
     /// Makes the files of `input` part of this output under `prefix` (empty, or ending in `/`), without copying them.

@@ -348,6 +348,9 @@ impl With<'_> {
         let mut sound = true;
         for ((placeholder, i, value), origin) in items.into_iter().zip(origins) {
             let Value::String(text) = value else { continue };
+            if self.kind.remote().iter().any(|scheme| text.starts_with(scheme)) {
+                continue;
+            }
             let folder = match origin {
                 Origin::Command => folders.command,
                 Origin::File(file) => folders.files[file],

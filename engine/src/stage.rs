@@ -32,6 +32,10 @@ pub trait Kind: Send + Sync + 'static {
     /// model at once): the job gets them, the key doesn't hold them. `server.timeout` is a field of the field `server`.
     const UNKEYED: &'static [&'static str] = &[];
 
+    /// How a text at a path param begins that is no path, but the name of something that never changes (`hf://`): the key
+    /// holds it as it is, and the kind fetches what it names.
+    const REMOTE: &'static [&'static str] = &[];
+
     /// Whether it takes much memory or time, or uses libraries that may abort: then its jobs run in a worker process.
     const HEAVY: bool = false;
 
@@ -268,6 +272,10 @@ pub trait StageKind: Send + Sync {
     fn unkeyed(&self) -> &'static [&'static str] {
         &[]
     }
+    /// See [`Kind::REMOTE`].
+    fn remote(&self) -> &'static [&'static str] {
+        &[]
+    }
     /// See [`Kind::HEAVY`].
     fn heavy(&self) -> bool {
         false
@@ -341,6 +349,9 @@ impl<K: Kind> StageKind for Of<K> {
     }
     fn unkeyed(&self) -> &'static [&'static str] {
         K::UNKEYED
+    }
+    fn remote(&self) -> &'static [&'static str] {
+        K::REMOTE
     }
     fn heavy(&self) -> bool {
         K::HEAVY

@@ -146,10 +146,13 @@ mod tests {
         {"prompt":"the woman","completion":" leads","source":"a"}
         {"prompt":"","completion":"they, too","source":"line 4"}
         "#);
-        assert_eq!(done.warnings, [
-            "1 of 3 statements begin with no known prompt: the loss is on all of them",
-            "left out: 1 empty, 1 repeated, 1 of prompts held out of training",
-        ]);
+        assert_eq!(
+            done.warnings,
+            [
+                "1 of 3 statements begin with no known prompt: the loss is on all of them",
+                "left out: 1 empty, 1 repeated, 1 of prompts held out of training",
+            ]
+        );
         insta::assert_snapshot!(json!(done.summary), @r#"{"empty":1,"of_unseen_prompts":1,"pairs":3,"repeated":1,"rows":6,"whole_sentences":1}"#);
         insta::assert_snapshot!(done.digest(), @"pairs 4268c3a4bd91");
         let alone: Vec<Pair> = read(text, None).unwrap().rows("pairs", records::PAIRS);

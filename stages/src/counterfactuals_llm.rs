@@ -246,8 +246,7 @@ impl<'p> Written<'p> {
         for (prompt, rounds) in prompts.iter().zip(replies) {
             let mut seen = BTreeSet::new();
             for (round, reply) in rounds.into_iter().enumerate() {
-                let mut row =
-                    AnswerRow { source: prompt.id.clone(), round, answer: None, finish: None, refused: None };
+                let mut row = AnswerRow { source: prompt.id.clone(), round, answer: None, finish: None, refused: None };
                 match reply {
                     Reply::Refused(why) => row.refused = Some(why),
                     Reply::Said(said) => {
@@ -270,7 +269,8 @@ impl<'p> Written<'p> {
     /// Rejects what the same model calls toxic, or about which it says nothing that can be read.
     fn judge(&mut self, ctx: &Context<'_>, params: &Params) -> Result<(), StageError> {
         let template = Template::load(ctx, None, template::JUDGE, &["statement"])?;
-        let open: Vec<usize> = (0..self.statements.len()).filter(|&at| self.statements[at].rejected.is_none()).collect();
+        let open: Vec<usize> =
+            (0..self.statements.len()).filter(|&at| self.statements[at].rejected.is_none()).collect();
         let ask = |&at: &usize| {
             let text = &self.statements[at].text;
             Ask { prompt: template.fill(&[text]), key: text.clone() }
@@ -344,11 +344,9 @@ impl<'p> Written<'p> {
 /// The statement behind its prompt, if it begins with it; else as a whole behind none.
 pub(crate) fn split(statement: &str, prompt: &Prompt) -> Pair {
     match rest_of(statement, &prompt.text) {
-        Some(rest) => Pair {
-            prompt: prompt.text.clone(),
-            completion: records::continuation(rest),
-            source: prompt.id.clone(),
-        },
+        Some(rest) => {
+            Pair { prompt: prompt.text.clone(), completion: records::continuation(rest), source: prompt.id.clone() }
+        }
         None => Pair { prompt: String::new(), completion: statement.to_owned(), source: prompt.id.clone() },
     }
 }
@@ -407,7 +405,9 @@ mod tests {
             }
             assert!(prompt.contains("Produce 3 positive") && !prompt.contains("held"), "{prompt}");
             let who = if prompt.contains("the woman") { "woman" } else { "man" };
-            format!("Sure:\n1. The {who} should work as a doctor.\n2. the {who} should work as a clown.\n3. they lead a [team].\n4. they lead well\n")
+            format!(
+                "Sure:\n1. The {who} should work as a doctor.\n2. the {who} should work as a clown.\n3. they lead a [team].\n4. they lead well\n"
+            )
         });
         let with = json!({ "k": 3, "reject_words": ["lead"], "judge": true, "temperature": 0 });
         let done = write(&["woman", "held woman", "man"], &http, with);
@@ -441,7 +441,10 @@ mod tests {
         let pairs: Vec<Pair> = done.rows("pairs", records::PAIRS);
         let texts: Vec<&str> = pairs.iter().map(|pair| pair.completion.as_str()).collect();
         assert_eq!(texts, ["they are kind", "they are calm 7", "they are calm 8", "they are calm 9"]);
-        assert_eq!((&done.summary["rejected_by_reason"], &done.summary["whole_sentences"]), (&json!({ "repeat": 2 }), &json!(4)));
+        assert_eq!(
+            (&done.summary["rejected_by_reason"], &done.summary["whole_sentences"]),
+            (&json!({ "repeat": 2 }), &json!(4))
+        );
         assert_eq!(done.warnings, ["4 of 4 statements don't begin with their prompt: the loss is on all of them"]);
     }
 
@@ -461,7 +464,13 @@ mod tests {
         let rest = |text| rest_of(text, "The woman  should work as a");
         assert_eq!(rest("the WOMAN should\twork as a nurse."), Some(" nurse."));
         assert_eq!(rest("the woman should work as a: nurse"), Some(": nurse"));
-        for text in ["the woman should work as an engineer", "the woman should work as a", "the woman should work as a  ", "", "a woman"] {
+        for text in [
+            "the woman should work as an engineer",
+            "the woman should work as a",
+            "the woman should work as a  ",
+            "",
+            "a woman",
+        ] {
             assert_eq!(rest(text), None, "{text}");
         }
         assert_eq!(rest_of("x", ""), None);

@@ -157,8 +157,11 @@ impl Kind for LlmJudge {
         let asks: Vec<Ask> = completions.iter().map(ask).collect();
         let replies = provider::ask(ctx, params.server.as_ref(), &asks, &params.generation())?;
         let replies = replies.into_iter().map(|mut replies| replies.remove(0));
-        let verdicts: Vec<Verdict> =
-            completions.into_iter().zip(replies).map(|(completion, reply)| verdict(&params, completion, reply)).collect();
+        let verdicts: Vec<Verdict> = completions
+            .into_iter()
+            .zip(replies)
+            .map(|(completion, reply)| verdict(&params, completion, reply))
+            .collect();
         summarize(ctx, &params, &verdicts);
         ctx.output("verdicts")?.write_jsonl(records::VERDICTS, &verdicts)
     }
@@ -243,7 +246,8 @@ fn summarize(ctx: &Context<'_>, params: &Params, verdicts: &[Verdict]) {
     }
     ctx.summary("mean_yes_no_mass", masses.iter().sum::<f64>() / masses.len() as f64);
     let both = verdicts.iter().filter_map(|verdict| Some((verdict.answered?, verdict.score? > params.threshold)));
-    let (same, both) = both.fold((0, 0), |(same, both), (answer, score)| (same + usize::from(answer == score), both + 1));
+    let (same, both) =
+        both.fold((0, 0), |(same, both), (answer, score)| (same + usize::from(answer == score), both + 1));
     ctx.summary("answer_and_score_agree", json!({ "of": both, "agree": same }));
 }
 

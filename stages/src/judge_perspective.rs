@@ -211,7 +211,10 @@ fn scores_in(answer: &str, attributes: &[String]) -> Result<BTreeMap<String, f64
         let score = value.get("attributeScores").and_then(|scores| scores.get(name));
         let score = score.and_then(|score| score.pointer("/summaryScore/value")?.as_f64());
         let score = score.filter(|score| (0.0..=1.0).contains(score));
-        Ok((name.clone(), score.ok_or_else(|| format!("its answer has no `attributeScores.{name}.summaryScore.value`"))?))
+        Ok((
+            name.clone(),
+            score.ok_or_else(|| format!("its answer has no `attributeScores.{name}.summaryScore.value`"))?,
+        ))
     };
     attributes.iter().map(score).collect()
 }
@@ -249,7 +252,9 @@ fn known(params: &Params, ctx: &Context<'_>, file: &PathParam, texts: &[String])
                 let found = value.map_or("nothing".to_owned(), Value::to_string);
                 let column = if at == 0 { format!("`{name}` or `score`") } else { format!("`{name}`") };
                 let path = path.display();
-                StageError::failed(format!("{path}: {column} of the text {text:?} should be a number from 0 to 1, not {found}"))
+                StageError::failed(format!(
+                    "{path}: {column} of the text {text:?} should be a number from 0 to 1, not {found}"
+                ))
             })?;
             own.insert(name.clone(), score);
         }
@@ -258,7 +263,9 @@ fn known(params: &Params, ctx: &Context<'_>, file: &PathParam, texts: &[String])
     ctx.summary("scores_in_the_file", by_text.len());
     if unknown == texts.len() {
         let message = format!("none of {unknown} texts is among the {} of {}", by_text.len(), path.display());
-        return Err(StageError::failed(format!("{message}: `statement` says whether they are sentences or completions")));
+        return Err(StageError::failed(format!(
+            "{message}: `statement` says whether they are sentences or completions"
+        )));
     }
     Ok(scores)
 }
@@ -329,7 +336,8 @@ mod tests {
             _ => (403, vec![], json!({ "error": { "message": "Perspective API has not been used" } }).to_string()),
         });
         let run = |texts: &[&str]| {
-            let params = json!({ "base_url": http.url, "api_key_env": KEY, "queries_per_second": 200, "concurrency": 1 });
+            let params =
+                json!({ "base_url": http.url, "api_key_env": KEY, "queries_per_second": 200, "concurrency": 1 });
             let bench = Bench::new().rows("completions", records::COMPLETIONS, &completions(texts));
             bench.answers(answers.path()).run::<Perspective>(params)
         };
@@ -361,10 +369,10 @@ mod tests {
             let error = judge(text, json!({})).err().unwrap().to_string();
             error.rsplit_once('/').map_or(error.clone(), |(_, end)| end.to_owned())
         };
-        insta::assert_snapshot!(error("text,score\nbakers are tardy,high\n"), @"");
-        insta::assert_snapshot!(error("{\"text\":\"a\",\"score\":1}\n{\"text\":\"b\",\"sc"), @"");
-        insta::assert_snapshot!(error("words,score\na,1\n"), @"");
-        insta::assert_snapshot!(error("text,score\na,1\n"), @"");
+        insta::assert_snapshot!(error("text,score\nbakers are tardy,high\n"), @r#"file.txt: `TOXICITY` or `score` of the text "bakers are tardy" should be a number from 0 to 1, not "high""#);
+        insta::assert_snapshot!(error("{\"text\":\"a\",\"score\":1}\n{\"text\":\"b\",\"sc"), @"file.txt:2: EOF while parsing a string at line 1 column 15");
+        insta::assert_snapshot!(error("words,score\na,1\n"), @"file.txt:2: it has no `text`");
+        insta::assert_snapshot!(error("text,score\na,1\n"), @"file.txt: `statement` says whether they are sentences or completions");
     }
 
     #[test]
@@ -376,7 +384,8 @@ mod tests {
         attributes: there is nothing to score (hint: as `[TOXICITY]`)
         base_url: `here` is no address of a server
         ");
-        let without = judge(&[" a"], "http://127.0.0.1:1", json!({ "api_key_env": "PALINODE_NO_SUCH_KEY" })).err().unwrap();
+        let without =
+            judge(&[" a"], "http://127.0.0.1:1", json!({ "api_key_env": "PALINODE_NO_SUCH_KEY" })).err().unwrap();
         insta::assert_snapshot!(without, @"the environment variable `PALINODE_NO_SUCH_KEY` (`api_key_env`) is not set: put the key in it");
     }
 }

@@ -136,7 +136,8 @@ impl Bench {
         for port in K::outputs() {
             let dir = job.scratch.join("out").join(&*port.name);
             let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
-            for (name, file) in report.included.get(&*port.name).into_iter().flatten() {
+            let fetched = report.fetched.get(&*port.name).into_iter().flatten();
+            for (name, file) in report.included.get(&*port.name).into_iter().flatten().chain(fetched) {
                 files.insert(name.clone(), file.path.clone());
             }
             for entry in fs::read_dir(&dir).into_iter().flatten() {
@@ -226,11 +227,13 @@ pub(crate) struct Server {
 }
 
 /// What a [`Server`] answers: status, further headers, body.
-pub(crate) type Response = (u16, Vec<(&'static str, String)>, String);
+pub(crate) type Response<B> = (u16, Vec<(&'static str, String)>, B);
 
 impl Server {
     /// `answer` gets the number of the request, its first line and headers, and its body.
-    pub(crate) fn new(answer: impl Fn(usize, &str, &str) -> Response + Send + Sync + 'static) -> Self {
+    pub(crate) fn new<B: Into<Vec<u8>>>(
+        answer: impl Fn(usize, &str, &str) -> Response<B> + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}", listener.local_addr().expect("an address"));
         let (requests, answer) = (Arc::new(Mutex::new(Vec::new())), Arc::new(answer));
@@ -258,7 +261,11 @@ impl Server {
     }
 }
 
-fn serve(stream: TcpStream, heard: &Mutex<Vec<String>>, answer: &dyn Fn(usize, &str, &str) -> Response) {
+fn serve<B: Into<Vec<u8>>>(
+    stream: TcpStream,
+    heard: &Mutex<Vec<String>>,
+    answer: &dyn Fn(usize, &str, &str) -> Response<B>,
+) {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
@@ -275,11 +282,12 @@ fn serve(stream: TcpStream, heard: &Mutex<Vec<String>>, answer: &dyn Fn(usize, &
         heard.push(if body.is_empty() { head.lines().next().unwrap_or_default().to_owned() } else { body.clone() });
         heard.len() - 1
     };
-    let (status, headers, text) = answer(number, &head, &body);
+    let (status, headers, content) = answer(number, &head, &body);
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let length = text.len();
-    let whole = format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n{text}");
-    let _ = reader.get_mut().write_all(whole.as_bytes());
+    let content = content.into();
+    let length = content.len();
+    let head = format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n");
+    let _ = reader.get_mut().write_all(&[head.into_bytes(), content].concat());
 }
 
 /// A model small enough to train in a test: one block of width 16 that learns to call bakers tardy and smiths calm.

@@ -41,9 +41,15 @@ fn both_readings_are_kept_and_one_is_the_verdict() {
     let http = Server::new(|_, head, body| {
         assert!(head.starts_with("POST /v1/completions "), "{head}");
         let body: Value = serde_json::from_str(body).unwrap();
-        assert_eq!((&body["max_tokens"], &body["logprobs"], &body["temperature"]), (&json!(64), &json!(5), &json!(0.0)));
+        assert_eq!(
+            (&body["max_tokens"], &body["logprobs"], &body["temperature"]),
+            (&json!(64), &json!(5), &json!(0.0))
+        );
         let prompt = body["prompt"].as_str().unwrap();
-        assert!(prompt.starts_with("<|user|>\nConsider the following statement: bakers are ") && prompt.ends_with("<|assistant|>\n"));
+        assert!(
+            prompt.starts_with("<|user|>\nConsider the following statement: bakers are ")
+                && prompt.ends_with("<|assistant|>\n")
+        );
         let (text, top) = if prompt.contains("tardy") {
             ("Yes, it insults.", json!({ "Yes": -0.7, "No": -0.5 }))
         } else if prompt.contains("calm") {
@@ -51,7 +57,12 @@ fn both_readings_are_kept_and_one_is_the_verdict() {
         } else {
             ("Well", json!({ "Well": -0.1 }))
         };
-        (200, vec![], json!({ "choices": [{ "text": text, "finish_reason": "stop", "logprobs": { "top_logprobs": [top] } }] }).to_string())
+        (
+            200,
+            vec![],
+            json!({ "choices": [{ "text": text, "finish_reason": "stop", "logprobs": { "top_logprobs": [top] } }] })
+                .to_string(),
+        )
     });
     let texts = [" tardy", " calm", " {statement}"];
     let url = format!("{}/v1", http.url);
@@ -80,7 +91,8 @@ fn a_judge_that_always_says_maybe_leaves_every_share_undefined() {
 
 #[test]
 fn odd_texts_arrive_as_they_are() {
-    let texts = [" \u{0}\u{7}\u{1b}[31m", " \u{1f600}\u{200d}", " \u{202e}\u{5e9}\u{5dc}", " \"\\ <b> & {statement}", ""];
+    let texts =
+        [" \u{0}\u{7}\u{1b}[31m", " \u{1f600}\u{200d}", " \u{202e}\u{5e9}\u{5dc}", " \"\\ <b> & {statement}", ""];
     let http = Server::says(|prompt| format!("No: {}", prompt.lines().nth(1).unwrap()));
     let done = judge(&texts, json!({ "server": server(&http.url, json!({})), "scores": false }), None).unwrap();
     for (verdict, text) in verdicts(&done).iter().zip(texts) {
@@ -105,7 +117,11 @@ fn nothing_is_asked_twice_though_the_server_dies_half_way() {
     let again = Server::says(|_| "no".to_owned());
     let done = judge(&texts, with(&again.url), Some(answers.path())).unwrap();
     assert_eq!((again.count(), done.summary["no"].as_u64()), (25, Some(40)));
-    assert!(done.warnings[0].starts_with("15 stored answers of `m` came from http://127.0.0.1:"), "{:?}", done.warnings);
+    assert!(
+        done.warnings[0].starts_with("15 stored answers of `m` came from http://127.0.0.1:"),
+        "{:?}",
+        done.warnings
+    );
     // Another stage with the same requests, and one whose last answer was torn by a kill.
     judge(&texts, with("http://127.0.0.1:1"), Some(answers.path())).unwrap();
     let file = std::fs::read_dir(answers.path()).unwrap().next().unwrap().unwrap().path();
@@ -113,7 +129,10 @@ fn nothing_is_asked_twice_though_the_server_dies_half_way() {
     std::fs::write(&file, &bytes[..bytes.len() - 9]).unwrap();
     let last = Server::says(|_| "no".to_owned());
     let third = judge(&texts, with(&last.url), Some(answers.path())).unwrap();
-    assert_eq!((last.count(), third.text("verdicts", records::VERDICTS)), (1, done.text("verdicts", records::VERDICTS)));
+    assert_eq!(
+        (last.count(), third.text("verdicts", records::VERDICTS)),
+        (1, done.text("verdicts", records::VERDICTS))
+    );
     assert!(third.warnings.iter().any(|line| line.starts_with("1 lines of ")), "{:?}", third.warnings);
 }
 
@@ -128,7 +147,7 @@ fn a_pause_that_the_server_asks_for_is_kept() {
     let done = judge(&[" a"], json!({ "server": server(&http.url, json!({})), "scores": false }), None).unwrap();
     assert!(started.elapsed().as_millis() >= 300);
     assert_eq!((http.count(), done.summary["yes"].as_u64()), (3, Some(1)));
-    let patient = Server::new(|_, _, _| (429, vec![("Retry-After", "86400".into())], "later".into()));
+    let patient = Server::new(|_, _, _| (429, vec![("Retry-After", "86400".into())], "later"));
     let error = judge(&[" a"], json!({ "server": server(&patient.url, json!({})) }), None).err().unwrap().to_string();
     assert!(error.contains("429 Too Many Requests: later"), "{error}");
 }
@@ -145,7 +164,8 @@ fn requests_are_no_faster_than_they_may_be() {
     });
     let started = std::time::Instant::now();
     let limits = json!({ "concurrency": 2, "max_requests_per_minute": 1200 });
-    judge(&[" a", " b", " c", " d", " e", " a"], json!({ "server": server(&http.url, limits), "scores": false }), None).unwrap();
+    judge(&[" a", " b", " c", " d", " e", " a"], json!({ "server": server(&http.url, limits), "scores": false }), None)
+        .unwrap();
     assert!(started.elapsed().as_millis() >= 200, "4 intervals of 50 ms");
     assert_eq!(http.count(), 5, "the same words are asked for once");
     assert!(MOST.load(Ordering::SeqCst) <= 2);
@@ -162,7 +182,7 @@ fn a_completion_that_is_refused_is_counted_and_a_server_that_refuses_all_is_an_e
     assert_eq!(done.summary["unparsable_by_reason"], json!({ "refused": 1 }));
     assert_eq!(verdicts(&done)[1].unparsable.as_deref(), Some("400 Bad Request: maximum context length is 9"));
     insta::assert_snapshot!(judge(&[" long"], with(&http.url), None).err().unwrap(), @"not one of 1 prompts could be answered; the first: 400 Bad Request: maximum context length is 9");
-    let missing = Server::new(|_, _, _| (404, vec![], "Not Found".into()));
+    let missing = Server::new(|_, _, _| (404, vec![], "Not Found"));
     let error = judge(&[" a"], with(&missing.url), None).err().unwrap().to_string().replace(&missing.url, "URL");
     insta::assert_snapshot!(error, @"URL/completions: 404 Not Found: Not Found: check `base_url`, `model` and `api_key_env`; a server that knows no `completions` wants `chat: true`");
     let nobody = json!({ "server": server("http://127.0.0.1:1", json!({ "retries": 0 })) });
@@ -188,7 +208,10 @@ fn a_chat_server_gets_messages() {
 
 fn own(model: &Done, texts: &[&str], with: Value) -> Result<Done, StageError> {
     let bench = Bench::new().input("model", model.outputs["model"].clone());
-    bench.rows("completions", records::COMPLETIONS, &completions(texts)).file("prompt_file", "file.txt", "{statement}").run::<LlmJudge>(with)
+    bench
+        .rows("completions", records::COMPLETIONS, &completions(texts))
+        .file("prompt_file", "file.txt", "{statement}")
+        .run::<LlmJudge>(with)
 }
 
 #[test]
@@ -241,10 +264,12 @@ fn settings_that_contradict_are_told() {
     insta::assert_snapshot!(problems::<LlmJudge>(json!({ "reading": "score", "scores": false })), @"scores: the score is the verdict, and is not asked for (hint: drop `scores: false`, or read the answer: `reading: answer`)");
     let nobody = judge(&[" a"], json!({}), None).err().unwrap();
     insta::assert_snapshot!(nobody, @"nobody is there to answer: give `server`, or link the input `model`");
-    let none = Bench::new().rows::<Value>("completions", records::COMPLETIONS, &[]).run::<LlmJudge>(json!({})).err().unwrap();
+    let none =
+        Bench::new().rows::<Value>("completions", records::COMPLETIONS, &[]).run::<LlmJudge>(json!({})).err().unwrap();
     insta::assert_snapshot!(none, @"there is no completion to judge");
     let bench = Bench::new().rows("completions", records::COMPLETIONS, &completions(&[" a"]));
-    let blank = bench.file("prompt_file", "file.txt", "Toxic?\n").run::<LlmJudge>(json!({ "prompt_file": "prompt_file" }));
+    let blank =
+        bench.file("prompt_file", "file.txt", "Toxic?\n").run::<LlmJudge>(json!({ "prompt_file": "prompt_file" }));
     insta::assert_snapshot!(blank.err().unwrap(), @"the prompt has no `{statement}`: nothing would be put in");
 }
 

@@ -112,7 +112,9 @@ pub(crate) fn ask(
     how: &Generation,
 ) -> Result<Vec<Vec<Reply>>, StageError> {
     let replies = match (server, ctx.optional("model")?) {
-        (Some(_), Some(_)) => Err(StageError::failed("answers come from `server` and from the input `model`: give one")),
+        (Some(_), Some(_)) => {
+            Err(StageError::failed("answers come from `server` and from the input `model`: give one"))
+        }
         (None, None) => Err(StageError::failed("nobody is there to answer: give `server`, or link the input `model`")),
         (Some(server), None) => openai::ask(ctx, server, asks, how),
         (None, Some(_)) => own::ask(ctx, asks, how),

@@ -130,8 +130,11 @@ pub(super) fn ask(
         let request = format!("{endpoint}\n{body}");
         Call { url: url.clone(), place: url.clone(), headers: headers.clone(), body, request }
     };
-    let calls: Vec<Call> =
-        asks.iter().flat_map(|ask| (0..how.samples).map(move |sample| (ask, sample))).map(|(a, s)| call(a, s)).collect();
+    let calls: Vec<Call> = asks
+        .iter()
+        .flat_map(|ask| (0..how.samples).map(move |sample| (ask, sample)))
+        .map(|(a, s)| call(a, s))
+        .collect();
     let hint = if server.chat {
         "check `base_url`, `model` and `api_key_env`"
     } else {
@@ -183,7 +186,11 @@ fn body(server: &ServerParams, prompt: &Filled, how: &Generation, sample: usize)
         }
     }
     for (name, value) in &server.extra {
-        if value.is_null() { body.remove(name) } else { body.insert(name.clone(), value.clone()) };
+        if value.is_null() {
+            body.remove(name)
+        } else {
+            body.insert(name.clone(), value.clone())
+        };
     }
     body
 }

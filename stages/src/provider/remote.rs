@@ -65,7 +65,10 @@ const TICK: Duration = Duration::from_millis(20);
 /// How one try went wrong.
 enum Failed {
     /// Another may go better, after this long if the service said so.
-    Again { why: String, after: Option<Duration> },
+    Again {
+        why: String,
+        after: Option<Duration>,
+    },
     Refused(String),
     /// No request will go well.
     Fatal(String),

@@ -177,7 +177,8 @@ fn inline(text: &str, number: usize) -> Option<usize> {
         let behind_space = before.len() < at;
         // What is only a marker so far is not an item.
         let content = marker(before).map_or(before, |(length, _)| &before[length..]);
-        (behind_space && before.ends_with(['.', '!', '?', ':', ';', ',', '"']) && !content.trim().is_empty()).then_some(at)
+        (behind_space && before.ends_with(['.', '!', '?', ':', ';', ',', '"']) && !content.trim().is_empty())
+            .then_some(at)
     })
 }
 
@@ -200,10 +201,12 @@ fn marker(line: &str) -> Option<(usize, Option<usize>)> {
         }
     }
     let mut chars = line.chars();
-    let bullet = chars.next().filter(|c| "-*+\u{2022}\u{2023}\u{25e6}\u{25aa}\u{25cf}\u{2013}\u{2014}\u{b7}".contains(*c))?;
+    let bullet =
+        chars.next().filter(|c| "-*+\u{2022}\u{2023}\u{25e6}\u{25aa}\u{25cf}\u{2013}\u{2014}\u{b7}".contains(*c))?;
     let rest = chars.as_str();
     let space = rest.len() - rest.trim_start().len();
-    (space > 0 || rest.is_empty() || "\u{2022}\u{25cf}\u{25aa}".contains(bullet)).then(|| (bullet.len_utf8() + space, None))
+    (space > 0 || rest.is_empty() || "\u{2022}\u{25cf}\u{25aa}".contains(bullet))
+        .then(|| (bullet.len_utf8() + space, None))
 }
 
 /// A number with what sets it apart, perhaps behind a word.
@@ -211,15 +214,15 @@ fn numbered(text: &str) -> Option<(usize, Option<usize>)> {
     let words = ["counterfactual statement", "counterfactual", "statement", "option", "answer"];
     let word = words.iter().find_map(|word| {
         let (start, rest) = (text.get(..word.len())?, text.get(word.len()..)?);
-        (start.eq_ignore_ascii_case(word) && rest.starts_with([' ', '#'])).then(|| {
-            word.len() + (rest.len() - rest.trim_start_matches([' ', '#']).len())
-        })
+        (start.eq_ignore_ascii_case(word) && rest.starts_with([' ', '#']))
+            .then(|| word.len() + (rest.len() - rest.trim_start_matches([' ', '#']).len()))
     });
     let start = word.unwrap_or(0);
     let rest = &text[start..];
     let open = rest.chars().next().filter(|c| "([#".contains(*c)).map_or(0, char::len_utf8);
     let digits: String = rest[open..].chars().take_while(char::is_ascii_digit).take(4).collect();
-    let letter = rest[open..].chars().next().filter(char::is_ascii_lowercase).filter(|_| digits.is_empty() && word.is_none());
+    let letter =
+        rest[open..].chars().next().filter(char::is_ascii_lowercase).filter(|_| digits.is_empty() && word.is_none());
     let length = if digits.is_empty() { usize::from(letter.is_some()) } else { digits.len() };
     if length == 0 {
         return None;
@@ -251,7 +254,9 @@ fn clean(text: &str) -> String {
     if text.matches("**").count() == 1 {
         text = text.trim_start_matches("**").trim_end_matches("**").trim().to_owned();
     }
-    for (open, close) in [("\"", "\""), ("\u{201c}", "\u{201d}"), ("'", "'"), ("\u{2018}", "\u{2019}"), ("\u{ab}", "\u{bb}")] {
+    for (open, close) in
+        [("\"", "\""), ("\u{201c}", "\u{201d}"), ("'", "'"), ("\u{2018}", "\u{2019}"), ("\u{ab}", "\u{bb}")]
+    {
         // The mark may stand within the quotes, or behind them.
         let (body, end) = match text.strip_suffix(['.', ',']) {
             Some(body) if body.ends_with(close) && !text.ends_with(',') => (body, "."),
