@@ -119,7 +119,7 @@ fn said(prompt: &str) -> String {
         let seed = prompt.rsplit('\n').next().expect("a seed");
         return format!("Sure!\n1. they all are kind {seed}.\n2. they are [adjective].\n3. they");
     }
-    if prompt.len() % 3 == 0 { "No, it isn't.".to_owned() } else { "Yes: it is.".to_owned() }
+    if prompt.len().is_multiple_of(3) { "No, it isn't.".to_owned() } else { "Yes: it is.".to_owned() }
 }
 
 fn sandbox(url: &str, concurrency: usize) -> Sandbox {
@@ -140,7 +140,8 @@ fn summary(sandbox: &Sandbox, stage: &str) -> BTreeMap<String, Value> {
     let nodes = plan["nodes"].as_array().expect("a list");
     let node = nodes.iter().find(|node| node["address"] == stage).expect("the stage");
     let key = node["decision"]["hit"]["key"].as_str().unwrap_or_else(|| panic!("{stage} is not there: {node}"));
-    let record = sandbox.call(&["show", "p.yaml", stage, "--format", "json"]).ok().json();
+    let shown = sandbox.call(&["show", "p.yaml", stage, "--format", "json"]).ok().json();
+    let record = &shown["record"];
     assert_eq!(record["key"].as_str(), Some(key));
     serde_json::from_value(record["summary"].clone()).expect("a summary")
 }

@@ -9,6 +9,7 @@ mod commands;
 mod crash;
 mod fast_paths;
 mod front;
+mod hub;
 mod incremental;
 mod llm;
 mod mini;

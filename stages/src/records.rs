@@ -383,9 +383,12 @@ pub(crate) fn summarize_prompts(ctx: &Context<'_>, prompts: &[Prompt], rows: usi
     ctx.summary("validation_prompts", validation);
 }
 
+/// Columns by name.
+pub(crate) type Row = BTreeMap<String, Value>;
+
 /// The rows of a CSV file with a header, or of a JSON Lines file (which begins with `{`), each with the number of its
 /// line.
-pub(crate) fn table_of(path: &Path) -> Result<Vec<(u64, BTreeMap<String, Value>)>, StageError> {
+pub(crate) fn table_of(path: &Path) -> Result<Vec<(u64, Row)>, StageError> {
     let text = fs::read_to_string(path).map_err(StageError::io(path))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let wrong = |line: u64, error: String| StageError::failed(format!("{}:{line}: {error}", path.display()));

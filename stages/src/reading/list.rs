@@ -330,7 +330,7 @@ pub(crate) fn take(
     let pieces = pieces(answer);
     let last = pieces.len().saturating_sub(1);
     let mut taken = 0;
-    let mut judge = |(at, piece): (usize, Piece)| {
+    let judge = |(at, piece): (usize, Piece)| {
         let rejection = piece.around.or_else(|| flaw(&piece.text, prefix, cut && at == last)).or_else(|| {
             if seen.contains(&normal(&piece.text)) {
                 return Some(Rejection::Repeat);
@@ -344,7 +344,7 @@ pub(crate) fn take(
         });
         (piece, rejection)
     };
-    pieces.into_iter().enumerate().map(|piece| judge(piece)).collect()
+    pieces.into_iter().enumerate().map(judge).collect()
 }
 
 /// For fuzzing: pieces together are the whole answer, and what is taken has no flaw.
