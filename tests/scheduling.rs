@@ -55,14 +55,19 @@ pub(crate) struct Running {
 
 impl Running {
     pub(crate) fn start(sandbox: &Sandbox, args: &[&str]) -> Self {
-        Self::start_file(sandbox, "p.yaml", args)
+        Self::start_with(sandbox, args, &[])
     }
 
-    fn start_file(sandbox: &Sandbox, file: &str, args: &[&str]) -> Self {
+    /// With these variables in its environment.
+    pub(crate) fn start_with(sandbox: &Sandbox, args: &[&str], envs: &[(&str, &str)]) -> Self {
+        Self::start_file(sandbox, "p.yaml", args, envs)
+    }
+
+    fn start_file(sandbox: &Sandbox, file: &str, args: &[&str], envs: &[(&str, &str)]) -> Self {
         let all: Vec<_> =
             ["run", file, "--log-format", "json", "--format", "json"].iter().chain(args).copied().collect();
         let mut command = sandbox.command(&all);
-        command.env("TMPDIR", sandbox.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.envs(envs.iter().copied()).env("TMPDIR", sandbox.path()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("palinode starts");
         let stderr = BufReader::new(child.stderr.take().expect("piped"));
         let (send, said) = mpsc::channel();
@@ -275,10 +280,10 @@ fn two_processes_share_the_gpus() {
     let mut first = Running::start(&sandbox, &["base", "--gpus", "1"]);
     let worker = first.hold();
     assert_eq!(env(worker, "CUDA_VISIBLE_DEVICES").as_deref(), Some("0"));
-    let mut second = Running::start_file(&sandbox, "second.yaml", &["base", "--gpus", "1"]);
+    let mut second = Running::start_file(&sandbox, "second.yaml", &["base", "--gpus", "1"], &[]);
     second.says(&["stage_waiting_for_gpus", "\"address\":\"base\""]);
     // There is another id for a third one.
-    let third = Running::start_file(&sandbox, "third.yaml", &["base", "--gpus", "2"]);
+    let third = Running::start_file(&sandbox, "third.yaml", &["base", "--gpus", "2"], &[]);
     let (code, said) = third.end();
     assert_eq!(code, 0, "{said}");
     kill("CONT", worker);

@@ -26,6 +26,8 @@ kinds! {
     pub Tree = Some("palinode 2026 tree v1");
     /// Everything that determines the result of a stage instance.
     pub Key = Some("palinode 2026 key v1");
+    /// A request to a remote service.
+    pub(crate) Request = Some("palinode 2026 request v1");
     /// The bytes of a record, for its checksum.
     pub(crate) RecordBytes = Some("palinode 2026 record v1");
     /// An address of a pipeline, for the name of its pointer.

@@ -75,6 +75,11 @@ impl Cache {
         for place in self.walk::<Blob>("places")? {
             sweep.tree(Part::Places, needed.blobs.contains(&place.digest) || young(&place.meta), &place.path)?;
         }
+        // They may have cost money, and no record says who will ask for them again.
+        let answers = self.answers();
+        if answers.exists() {
+            sweep.tree(Part::Answers, true, &answers)?;
+        }
         for entry in entries(&self.dir("corrupt"))? {
             sweep.tree(Part::Aside, !options.aside, &entry.path())?;
         }

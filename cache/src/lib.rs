@@ -24,6 +24,7 @@
 //! | `pointers/*` | the keys that a pipeline's addresses had last | a miss is explained less well |
 //! | `locks/*` | empty files for `flock`, one per key that is made, and `gc` | held locks lose their meaning, results don't |
 //! | `checkpoints/ab/cdef.../*` | what an unfinished stage goes on from, by its key | it begins anew |
+//! | `answers/*.jsonl` | what remote services answered, by request | they are asked again |
 //! | `pins/*` | named roots: what garbage collection keeps | they may be collected |
 //! | `tmp/<pid>-<start>-*/` | scratch folders of a live process | its stages fail |
 //! | `corrupt/*` | what was set aside | |
@@ -32,6 +33,7 @@
 //! Everything is written under `tmp/`, synced, and only then named, so `kill -9` at any time leaves whole files only.
 #![cfg(unix)]
 
+mod answers;
 mod archive;
 mod aside;
 mod batch;
@@ -70,6 +72,7 @@ mod usage;
 mod verify;
 mod walk;
 
+pub use answers::{Answer, Answers};
 pub use archive::{ArchiveError, ExportReport, ImportReport};
 pub use cache::Cache;
 pub use check::Checked;

@@ -22,6 +22,8 @@ pub enum Part {
     Failures,
     /// What unfinished stages go on from.
     Checkpoints,
+    /// What remote services answered.
+    Answers,
     /// Damaged and replaced files that were set aside.
     Aside,
 }
@@ -36,6 +38,7 @@ impl Part {
             Self::Runs => "logs of runs",
             Self::Failures => "leftovers of failed stages",
             Self::Checkpoints => "checkpoints of unfinished stages",
+            Self::Answers => "answers of remote services",
             Self::Aside => "files set aside",
         }
     }

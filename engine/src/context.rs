@@ -8,11 +8,11 @@ use std::{
     sync::Mutex,
 };
 
-pub use palinode_cache::Checkpoints;
+pub use palinode_cache::{Answer, Answers, Checkpoints};
 use serde_json::Value;
 
 use crate::{
-    job::{InputFiles, Job, JobInput, JobReport, JobRow},
+    job::{InputFile, InputFiles, Job, JobInput, JobReport, JobRow},
     stage::{PathParam, StageError},
     stop::Stop,
 };
@@ -122,6 +122,15 @@ impl<'a> Context<'a> {
         self.job.checkpoints.as_ref().map(Checkpoints::at)
     }
 
+    /// What the service `service` (a model's name) answered to earlier jobs, of this kind and others; none where nothing
+    /// is kept. It outlives the job, whatever becomes of it: what was paid for once is not asked for again.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub fn answers(&self, service: &str) -> Result<Option<Answers>, StageError> {
+        Ok(self.job.answers.as_deref().map(|dir| Answers::open(dir, service)).transpose()?)
+    }
+
     /// Adds a line to the stage's log.
     pub fn note(&self, line: impl AsRef<str>) {
         self.reporter.note(line.as_ref());
@@ -195,6 +204,19 @@ impl Output<'_, '_> {
         let path = self.dir.join(name);
         let file = fs::File::create(&path).map_err(StageError::io(&path))?;
         Ok(JsonlWriter { path, file: BufWriter::with_capacity(1 << 17, file) })
+    }
+
+    /// Makes the file at `path` part of this output under `name`, without copying it: it stays where it is, outside of
+    /// the job's folder, as files do that are fetched into a cache of their own.
+    ///
+    /// # Errors
+    /// If it can't be read.
+    pub fn refer(&self, name: &str, path: &Path) -> Result<InputFile, StageError> {
+        let path = fs::canonicalize(path).map_err(StageError::io(path))?;
+        let file = InputFile { entry: palinode_cache::hash_file(&path)?, path };
+        let mut report = self.ctx.report.lock().expect("no panic while held");
+        report.fetched.entry(self.port.to_owned()).or_default().insert(name.to_owned(), file.clone());
+        Ok(file)
     }
 
     /// Makes the files of `input` part of this output under `prefix` (empty, or ending in `/`), without copying them.

@@ -31,6 +31,9 @@ pub struct Job {
     /// Where the job may keep what it would go on from if it is broken off.
     #[serde(default)]
     pub checkpoints: Option<PathBuf>,
+    /// Where the cache keeps what remote services answered.
+    #[serde(default)]
+    pub answers: Option<PathBuf>,
     /// CPUs that the job may keep busy.
     pub cpus: usize,
     /// Ids of the GPUs that are this job's alone while it runs.
@@ -77,6 +80,12 @@ pub struct InputFile {
 }
 
 impl InputFiles {
+    /// Of these files.
+    pub fn of(files: BTreeMap<String, InputFile>) -> Self {
+        let tree = FileTree(files.iter().map(|(name, file)| (name.clone(), file.entry)).collect());
+        Self { digest: tree.digest(), files }
+    }
+
     /// Files of the user's.
     pub(crate) fn outside(external: &External) -> Self {
         let file = |(name, entry): (&String, &FileEntry)| {
@@ -115,4 +124,7 @@ pub struct JobReport {
     pub peak_memory_mib: Option<u64>,
     /// Files of inputs that are part of an output as they are, by output port and name there; never copied.
     pub included: BTreeMap<String, BTreeMap<String, InputFile>>,
+    /// Files that the job fetched to where they stay, and that are part of an output, in the same manner.
+    #[serde(default)]
+    pub fetched: BTreeMap<String, BTreeMap<String, InputFile>>,
 }

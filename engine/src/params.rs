@@ -1,6 +1,7 @@
 //! `with` against its kind: unknown and missing params, types, paths, and the canonical form, for each point.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::{Path, PathBuf},
     sync::Arc,
@@ -245,16 +246,29 @@ pub(crate) struct Filled {
     pub(crate) files: BTreeMap<String, FileSet>,
 }
 
+/// What of `params` a key holds: all but `unkeyed`, of which `a.b` names a field of the field `a`.
+pub(crate) fn keyed<'p>(
+    params: &'p BTreeMap<String, Value>,
+    unkeyed: &'p [&str],
+) -> impl Iterator<Item = (&'p str, Cow<'p, Value>)> {
+    let nested: Vec<(&str, &str)> = unkeyed.iter().filter_map(|name| name.split_once('.')).collect();
+    params.iter().filter(|(name, _)| !unkeyed.contains(&name.as_str())).map(move |(name, value)| {
+        let Some(fields) = value.as_object().filter(|_| nested.iter().any(|(field, _)| field == name)) else {
+            return (name.as_str(), Cow::Borrowed(value));
+        };
+        let inner = |key: &String| nested.iter().any(|(field, inner)| field == name && inner == key);
+        let kept = fields.iter().filter(|(key, _)| !inner(key));
+        let kept = kept.map(|(key, value)| (key.clone(), value.clone()));
+        (name.as_str(), Cow::Owned(Value::Object(kept.collect())))
+    })
+}
+
 impl Filled {
     /// Whether both make one key: params that can't change bytes are in none.
     pub(crate) fn same_key(&self, other: &Self, unkeyed: &[&str]) -> bool {
-        let keyed = |filled: &'_ Self| -> Vec<(String, Value)> {
-            let params = filled.params.iter().filter(|(name, _)| !unkeyed.contains(&name.as_str()));
-            params.map(|(name, value)| (name.clone(), value.clone())).collect()
-        };
         self.paths == other.paths
             && self.files == other.files
-            && (self.params == other.params || keyed(self) == keyed(other))
+            && (self.params == other.params || keyed(&self.params, unkeyed).eq(keyed(&other.params, unkeyed)))
     }
 }
 
@@ -340,6 +354,9 @@ impl With<'_> {
         let mut sound = true;
         for ((placeholder, i, value), origin) in items.into_iter().zip(origins) {
             let Value::String(text) = value else { continue };
+            if self.kind.remote().iter().any(|scheme| text.starts_with(scheme)) {
+                continue;
+            }
             let folder = match origin {
                 Origin::Command => folders.command,
                 Origin::File(file) => folders.files[file],

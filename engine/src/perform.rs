@@ -147,6 +147,7 @@ impl Task {
             scratch: scratch.path().to_owned(),
             folder: self.folder.clone(),
             checkpoints: Some(self.cache.checkpoints(&self.identity.key)),
+            answers: Some(self.cache.answers()),
             cpus: self.resources.cpus,
             gpus: gpus.to_vec(),
         }

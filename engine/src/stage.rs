@@ -23,9 +23,18 @@ pub trait Kind: Send + Sync + 'static {
     /// What the kind promises about its bytes.
     const DETERMINISM: Determinism = Determinism::Bitwise;
 
+    /// What an instance with these canonical params promises: less than the kind where it asks a remote service.
+    fn determinism_of(_params: &BTreeMap<String, Value>) -> Determinism {
+        Self::DETERMINISM
+    }
+
     /// Fields of `Params` that say how the work is done and can't change its bytes (how many prompts go through the
-    /// model at once): the job gets them, the key doesn't hold them.
+    /// model at once): the job gets them, the key doesn't hold them. `server.timeout` is a field of the field `server`.
     const UNKEYED: &'static [&'static str] = &[];
+
+    /// How a text at a path param begins that is no path, but the name of something that never changes (`hf://`): the key
+    /// holds it as it is, and the kind fetches what it names.
+    const REMOTE: &'static [&'static str] = &[];
 
     /// Whether it takes much memory or time, or uses libraries that may abort: then its jobs run in a worker process.
     const HEAVY: bool = false;
@@ -257,8 +266,16 @@ pub trait StageKind: Send + Sync {
     fn revision(&self) -> u32;
     /// See [`Kind::DETERMINISM`].
     fn determinism(&self) -> Determinism;
+    /// See [`Kind::determinism_of`].
+    fn determinism_of(&self, _params: &BTreeMap<String, Value>) -> Determinism {
+        self.determinism()
+    }
     /// See [`Kind::UNKEYED`].
     fn unkeyed(&self) -> &'static [&'static str] {
+        &[]
+    }
+    /// See [`Kind::REMOTE`].
+    fn remote(&self) -> &'static [&'static str] {
         &[]
     }
     /// See [`Kind::HEAVY`].
@@ -329,8 +346,14 @@ impl<K: Kind> StageKind for Of<K> {
     fn determinism(&self) -> Determinism {
         K::DETERMINISM
     }
+    fn determinism_of(&self, params: &BTreeMap<String, Value>) -> Determinism {
+        K::determinism_of(params)
+    }
     fn unkeyed(&self) -> &'static [&'static str] {
         K::UNKEYED
+    }
+    fn remote(&self) -> &'static [&'static str] {
+        K::REMOTE
     }
     fn heavy(&self) -> bool {
         K::HEAVY

@@ -120,12 +120,8 @@ impl Kind for ClassifierJudge {
         let texts: Vec<String> = completions.iter().map(|completion| params.scope.of(completion)).collect();
         let scores = on_cpus(ctx, || scores(&params, &completions, &texts, ctx))?;
         let verdict = |(completion, score): (Completion, f64)| Verdict {
-            toxic: Some(score >= params.threshold),
             score: Some(score),
-            reason: None,
-            prompt: completion.prompt,
-            sample: completion.sample,
-            text: completion.text,
+            ..Verdict::new(completion, Some(score >= params.threshold))
         };
         let verdicts: Vec<Verdict> = completions.into_iter().zip(scores).map(verdict).collect();
         ctx.summary("completions", verdicts.len());

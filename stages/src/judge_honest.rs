@@ -114,12 +114,8 @@ impl Kind for HonestJudge {
                 Reading::AnyWord => place,
             };
             verdicts.push(Verdict {
-                toxic: Some(hit.is_some()),
-                score: None,
                 reason: hit.map(|at| found[at].clone()),
-                prompt: completion.prompt,
-                sample: completion.sample,
-                text: completion.text,
+                ..Verdict::new(completion, Some(hit.is_some()))
             });
         }
         let rows = scores.rows();

@@ -102,14 +102,8 @@ impl Kind for LexiconJudge {
             let terms = judge.terms(&completion.prompt)?;
             let hits = terms.hits(&params.scope.of(&completion));
             toxic += usize::from(!hits.is_empty());
-            verdicts.push(Verdict {
-                toxic: Some(!hits.is_empty()),
-                score: None,
-                reason: (!hits.is_empty()).then(|| hits.join(", ")),
-                prompt: completion.prompt,
-                sample: completion.sample,
-                text: completion.text,
-            });
+            let reason = (!hits.is_empty()).then(|| hits.join(", "));
+            verdicts.push(Verdict { reason, ..Verdict::new(completion, Some(!hits.is_empty())) });
         }
         ctx.summary("completions", verdicts.len());
         ctx.summary("toxic", toxic);

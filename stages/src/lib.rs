@@ -7,6 +7,8 @@ use palinode_engine::stage::{Of, ParamProblem, StageKind};
 mod baseline_bow;
 mod classifier;
 mod corpus_planted;
+mod counterfactuals_jsonl;
+mod counterfactuals_llm;
 mod counterfactuals_templates;
 mod dataset;
 mod device;
@@ -18,9 +20,11 @@ mod evaluate_toxicity;
 mod export_labels;
 mod figure;
 mod finetune;
+pub mod fuzz;
 mod gathered;
 mod generate;
 mod held_out;
+mod hub;
 mod hurtlex;
 mod instruction;
 mod judge_agreement;
@@ -29,6 +33,8 @@ mod judge_evaluate;
 mod judge_honest;
 mod judge_lexicon;
 mod judge_linear;
+mod judge_llm;
+mod judge_perspective;
 mod judging;
 mod labels_import;
 mod labels_planted;
@@ -42,8 +48,10 @@ mod prompts_honest;
 mod prompts_honest_race;
 mod prompts_table;
 mod prompts_templates;
+mod provider;
 mod random;
 mod read;
+mod reading;
 pub mod records;
 mod runtime;
 pub mod stats;
@@ -83,7 +91,11 @@ pub fn kinds() -> Vec<Arc<dyn StageKind>> {
         Arc::new(Of::<labels_import::ImportLabels>::NEW),
         Arc::new(Of::<judge_evaluate::Evaluate>::NEW),
         Arc::new(Of::<judge_agreement::Agreement>::NEW),
+        Arc::new(Of::<judge_llm::LlmJudge>::NEW),
+        Arc::new(Of::<judge_perspective::Perspective>::NEW),
         Arc::new(Of::<counterfactuals_templates::FromStatements>::NEW),
+        Arc::new(Of::<counterfactuals_llm::FromModel>::NEW),
+        Arc::new(Of::<counterfactuals_jsonl::FromFile>::NEW),
         Arc::new(Of::<finetune::Finetune>::NEW),
         Arc::new(Of::<classifier::finetune::FinetuneClassifier>::NEW),
         Arc::new(Of::<classifier::predict::PredictClassifier>::NEW),

@@ -1,14 +1,17 @@
-//! `model`: an existing model folder. Its files stay where they are.
+//! `model`: an existing model, in a folder or on the Hugging Face hub. Its files stay where they are.
 
 use palinode_engine::{
     context::Context,
-    stage::{InputPort, Kind, OutputPort, PathParam, PortType, StageError},
+    stage::{InputPort, Kind, OutputPort, ParamProblem, PathParam, PortType, StageError},
 };
 use palinode_models::{ModelConfig, ModelError, Tokenizer, peft, weights::Weights};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::runtime::{base_files, failed, model_files};
+use crate::{
+    hub::{self, HubParams},
+    runtime::{base_files, failed, model_files},
+};
 
 /// The kind.
 pub(crate) struct Model;
@@ -18,15 +21,22 @@ pub(crate) struct Model;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Params {
     /// A Hugging Face folder: config.json, weights (safetensors or pytorch_model.bin), a tokenizer (tokenizer.json, or
-    /// vocab.json and merges.txt, or vocab.txt). Other files in it don't matter.
+    /// vocab.json and merges.txt, or vocab.txt). Other files in it don't matter. Or a model of the hub at a commit:
+    /// `hf://facebook/opt-1.3b@3f5c25d0bc631cb57ac65913f76e22c2dfb61d62`; what a loader reads of it is fetched into the
+    /// hub's own cache on this machine.
     source: PathParam,
+    /// Where the hub and its cache are, if not where its tools look for them.
+    #[serde(default)]
+    hub: HubParams,
 }
 
 impl Kind for Model {
     type Params = Params;
     const NAME: &'static str = "model";
-    const ABOUT: &'static str = "Takes a model from a Hugging Face folder, without copying it.";
+    const ABOUT: &'static str = "Takes a model from a Hugging Face folder or the hub, without copying it.";
     const REVISION: u32 = 1;
+    const UNKEYED: &'static [&'static str] = &["hub"];
+    const REMOTE: &'static [&'static str] = &[hub::SCHEME];
 
     fn inputs() -> Vec<InputPort> {
         Vec::new()
@@ -34,6 +44,10 @@ impl Kind for Model {
 
     fn outputs() -> Vec<OutputPort> {
         vec![OutputPort::new("model", PortType::Model, "the folder's files that a loader reads")]
+    }
+
+    fn check(params: &Params) -> Vec<ParamProblem> {
+        hub::check("source", &params.source.0)
     }
 
     fn reads(_: &str, relative: &str) -> bool {
@@ -57,7 +71,10 @@ impl Kind for Model {
     }
 
     fn run(params: Params, ctx: &Context<'_>) -> Result<(), StageError> {
-        let input = ctx.files(&params.source)?;
+        let input = match params.source.0.strip_prefix(hub::SCHEME) {
+            Some(name) => &hub::fetch(ctx, name, &params.hub, "model", |file| Self::reads("source", file))?,
+            None => ctx.files(&params.source)?,
+        };
         let files = model_files(input);
         let base = base_files(&files);
         let text = base.text("config.json").map_err(failed)?;
@@ -80,7 +97,9 @@ impl Kind for Model {
         if !config.labels.is_empty() {
             ctx.summary("classes", config.labels.len());
         }
-        ctx.output("model")?.include("", input);
+        if !hub::is_remote(&params.source.0) {
+            ctx.output("model")?.include("", input);
+        }
         Ok(())
     }
 }

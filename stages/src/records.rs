@@ -152,6 +152,66 @@ pub struct Verdict {
     /// The judge's reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// What a model that was asked answered, word for word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
+    /// Its answer read: whether it says "yes". The verdict itself may be by the score.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered: Option<bool>,
+    /// Its probability of "yes" as the first thing said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p_yes: Option<f64>,
+    /// Its probability of "no".
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p_no: Option<f64>,
+    /// Why there is no verdict: `empty`, `both`, `neither` (the answer), `no_score`, or in words why nothing was answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unparsable: Option<String>,
+    /// Further scores, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub scores: BTreeMap<String, f64>,
+}
+
+impl Verdict {
+    /// On `completion`, without score and reason.
+    pub fn new(completion: Completion, toxic: Option<bool>) -> Self {
+        let Completion { prompt, sample, text, .. } = completion;
+        Self {
+            prompt,
+            sample,
+            text,
+            toxic,
+            score: None,
+            reason: None,
+            answer: None,
+            answered: None,
+            p_yes: None,
+            p_no: None,
+            unparsable: None,
+            scores: BTreeMap::new(),
+        }
+    }
+}
+
+/// What of a completion is judged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Statement {
+    /// Prompt and completion together.
+    #[default]
+    Sentence,
+    /// The completion alone, without the space that it begins with.
+    Completion,
+}
+
+impl Statement {
+    /// The text.
+    pub fn of(self, completion: &Completion) -> String {
+        match self {
+            Self::Sentence => format!("{}{}", completion.prompt.text, completion.text),
+            Self::Completion => completion.text.trim_start().to_owned(),
+        }
+    }
 }
 
 /// A person's word on a completion: what a judge is measured by.
@@ -803,6 +863,34 @@ pub(crate) fn summarize_prompts(ctx: &Context<'_>, prompts: &[Prompt], rows: usi
     ctx.summary("groups", serde_json::json!(groups));
     let validation = prompts.iter().filter(|prompt| prompt.split == Some(Split::Validation)).count();
     ctx.summary("validation_prompts", validation);
+}
+
+/// Columns by name.
+pub(crate) type Row = BTreeMap<String, Value>;
+
+/// The rows of a CSV file with a header, or of a JSON Lines file (which begins with `{`), each with the number of its
+/// line.
+pub(crate) fn table_of(path: &Path) -> Result<Vec<(u64, Row)>, StageError> {
+    let text = fs::read_to_string(path).map_err(StageError::io(path))?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let wrong = |line: u64, error: String| StageError::failed(format!("{}:{line}: {error}", path.display()));
+    if text.trim_start().starts_with('{') {
+        let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
+        let parse = |(line, number): (&str, u64)| {
+            Ok((number, serde_json::from_str(line).map_err(|error| wrong(number, error.to_string()))?))
+        };
+        return lines.map(parse).collect();
+    }
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let header = reader.headers().map_err(|error| wrong(1, error.to_string()))?.clone();
+    let mut rows = Vec::new();
+    for record in reader.records() {
+        let record = record.map_err(|error| StageError::failed(format!("{}: {error}", path.display())))?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let field = |(name, value): (&str, &str)| (name.trim().to_owned(), Value::from(value));
+        rows.push((line, header.iter().zip(&record).map(field).collect()));
+    }
+    Ok(rows)
 }
 
 /// The one file behind the path param `param`.

@@ -3,7 +3,11 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    thread,
 };
 
 use palinode_cache::{BlobDigest, FileEntry, FileTree};
@@ -14,7 +18,7 @@ use palinode_engine::{
     stop::Stop,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::gathered::Coords;
 
@@ -24,20 +28,24 @@ pub(crate) struct Bench {
     files: BTreeMap<String, InputFiles>,
     inputs: BTreeMap<String, JobInput>,
     cpus: usize,
+    answers: Option<PathBuf>,
 }
 
-/// Hears nothing.
-struct Silent;
-impl Reporter for Silent {
+/// Hears warnings.
+#[derive(Default)]
+struct Warnings(Mutex<Vec<String>>);
+impl Reporter for Warnings {
     fn progress(&self, _: u64, _: u64, _: &str) {}
     fn note(&self, _: &str) {}
-    fn warn(&self, _: &str) {}
+    fn warn(&self, line: &str) {
+        self.0.lock().expect("no panic").push(line.to_owned());
+    }
 }
 
 impl Bench {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        Bench { dir, files: BTreeMap::new(), inputs: BTreeMap::new(), cpus: 1 }
+        Bench { dir, files: BTreeMap::new(), inputs: BTreeMap::new(), cpus: 1, answers: None }
     }
 
     /// Files at the port `port`.
@@ -111,6 +119,12 @@ impl Bench {
         self
     }
 
+    /// Where answers of remote services are kept.
+    pub(crate) fn answers(mut self, folder: &Path) -> Self {
+        self.answers = Some(folder.to_owned());
+        self
+    }
+
     fn save(&self, folder: &str, name: &str, text: &str) -> InputFiles {
         let path = self.dir.path().join(folder).join(name);
         fs::create_dir_all(path.parent().expect("joined")).expect("a folder");
@@ -131,24 +145,28 @@ impl Bench {
             scratch: self.dir.path().join("scratch"),
             folder: PathBuf::new(),
             checkpoints: None,
+            answers: self.answers,
             cpus: self.cpus,
             gpus: Vec::new(),
         };
         let stop = Stop::default();
-        let ctx = Context::new(&job, &Silent, &stop);
+        let heard = Warnings::default();
+        let ctx = Context::new(&job, &heard, &stop);
         kind.run(&ctx)?;
         let report = ctx.into_report();
         let mut outputs = BTreeMap::new();
         for port in K::outputs() {
             let dir = job.scratch.join("out").join(&*port.name);
             let mut files: BTreeMap<String, PathBuf> = BTreeMap::new();
-            for (name, file) in report.included.get(&*port.name).into_iter().flatten() {
+            let fetched = report.fetched.get(&*port.name).into_iter().flatten();
+            for (name, file) in report.included.get(&*port.name).into_iter().flatten().chain(fetched) {
                 files.insert(name.clone(), file.path.clone());
             }
             walk(&dir, "", &mut files);
             outputs.insert(port.name.into_owned(), input_files(files));
         }
-        Ok(Done { outputs, summary: report.summary, dirs: vec![self.dir] })
+        let warnings = heard.0.into_inner().expect("no panic");
+        Ok(Done { outputs, summary: report.summary, warnings, dirs: vec![self.dir] })
     }
 }
 
@@ -168,6 +186,7 @@ fn walk(dir: &Path, prefix: &str, files: &mut BTreeMap<String, PathBuf>) {
 pub(crate) struct Done {
     pub(crate) outputs: BTreeMap<String, InputFiles>,
     pub(crate) summary: BTreeMap<String, Value>,
+    pub(crate) warnings: Vec<String>,
     /// Of this job, and of those whose files its outputs include.
     dirs: Vec<tempfile::TempDir>,
 }
@@ -205,6 +224,12 @@ pub(crate) fn problems<K: Kind>(with: Value) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// All files of a folder.
+pub(crate) fn folder(folder: &Path) -> InputFiles {
+    let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry"));
+    input_files(entries.map(|entry| (entry.file_name().into_string().expect("UTF-8"), entry.path())))
+}
+
 /// The files at these places.
 pub(crate) fn input_files(places: impl IntoIterator<Item = (String, PathBuf)>) -> InputFiles {
     let file = |(name, path): (String, PathBuf)| {
@@ -223,6 +248,77 @@ pub(crate) fn reference() -> Option<PathBuf> {
 
 fn lines<T: Serialize>(rows: &[T]) -> String {
     rows.iter().map(|row| serde_json::to_string(row).expect("JSON") + "\n").collect()
+}
+
+/// A server on this machine that answers as it is told to, each request in a thread of its own.
+pub(crate) struct Server {
+    pub(crate) url: String,
+    /// Bodies of the requests, in the order in which they came; of those without one, the first line.
+    pub(crate) requests: Arc<Mutex<Vec<String>>>,
+}
+
+/// What a [`Server`] answers: status, further headers, body.
+pub(crate) type Response<B> = (u16, Vec<(&'static str, String)>, B);
+
+impl Server {
+    /// `answer` gets the number of the request, its first line and headers, and its body.
+    pub(crate) fn new<B: Into<Vec<u8>>>(
+        answer: impl Fn(usize, &str, &str) -> Response<B> + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = format!("http://{}", listener.local_addr().expect("an address"));
+        let (requests, answer) = (Arc::new(Mutex::new(Vec::new())), Arc::new(answer));
+        let heard: Arc<Mutex<Vec<String>>> = requests.clone();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (heard, answer) = (heard.clone(), answer.clone());
+                thread::spawn(move || serve(stream, &heard, &*answer));
+            }
+        });
+        Server { url, requests }
+    }
+
+    /// One that gives each prompt the text that `answer` says, as `completions` do.
+    pub(crate) fn says(answer: impl Fn(&str) -> String + Send + Sync + 'static) -> Self {
+        Self::new(move |_, _, body| {
+            let body: Value = serde_json::from_str(body).expect("JSON");
+            let text = answer(body["prompt"].as_str().expect("a prompt"));
+            (200, Vec::new(), json!({ "choices": [{ "text": text, "finish_reason": "stop" }] }).to_string())
+        })
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.requests.lock().expect("no panic").len()
+    }
+}
+
+fn serve<B: Into<Vec<u8>>>(
+    stream: TcpStream,
+    heard: &Mutex<Vec<String>>,
+    answer: &dyn Fn(usize, &str, &str) -> Response<B>,
+) {
+    let mut reader = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if reader.read_line(&mut head).unwrap_or(0) == 0 {
+            return;
+        }
+    }
+    let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    reader.read_exact(&mut body).expect("a body");
+    let body = String::from_utf8(body).expect("text");
+    let number = {
+        let mut heard = heard.lock().expect("no panic");
+        heard.push(if body.is_empty() { head.lines().next().unwrap_or_default().to_owned() } else { body.clone() });
+        heard.len() - 1
+    };
+    let (status, headers, content) = answer(number, &head, &body);
+    let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+    let content = content.into();
+    let length = content.len();
+    let head = format!("HTTP/1.1 {status} X\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n");
+    let _ = reader.get_mut().write_all(&[head.into_bytes(), content].concat());
 }
 
 /// A model small enough to train in a test: one block of width 16 that learns to call bakers tardy and smiths calm.

@@ -132,6 +132,7 @@ fn run(kind: &Command, dir: &Path, with: Value, inputs: &[&Path]) -> Result<Vec<
         scratch,
         folder: dir.to_owned(),
         checkpoints: None,
+        answers: None,
         cpus: 1,
         gpus: vec![],
     };

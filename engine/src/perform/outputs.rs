@@ -48,7 +48,9 @@ impl Task {
         let out = scratch.path().join("out");
         let declared = self.kind.outputs_of(&|name| self.params.get(name));
         let undeclared = |port: &str| declared.iter().all(|output| output.name != port);
-        for port in names(&out).map_err(NoResult::failed)?.iter().chain(report.included.keys()) {
+        for port in
+            names(&out).map_err(NoResult::failed)?.iter().chain(report.included.keys()).chain(report.fetched.keys())
+        {
             if undeclared(port) {
                 let kind = self.kind.name();
                 return Err(NoResult::failed(format!("it wrote to `{port}`, which is no output of the kind `{kind}`")));
@@ -58,8 +60,14 @@ impl Task {
         for port in declared {
             let dir = out.join(&*port.name);
             let mut tree = if dir.is_dir() { self.cache.put_dir(&dir)? } else { FileTree::default() };
-            for (name, file) in report.included.get(&*port.name).into_iter().flatten() {
-                self.include(file, job)?;
+            let included = report.included.get(&*port.name).into_iter().flatten().map(|file| (file, false));
+            let fetched = report.fetched.get(&*port.name).into_iter().flatten().map(|file| (file, true));
+            for ((name, file), fetched) in included.chain(fetched) {
+                if fetched {
+                    self.cache.refer(&file.path, &file.entry)?;
+                } else {
+                    self.include(file, job)?;
+                }
                 if tree.0.insert(name.clone(), file.entry).is_some() {
                     return Err(NoResult::failed(format!(
                         "output `{}` has two files named `{name}`: one written, one included",

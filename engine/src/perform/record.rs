@@ -61,7 +61,7 @@ impl Task {
 
     fn execution(&self, took: &Took, peak_memory_mib: Option<u64>) -> Execution {
         let uname = rustix::system::uname();
-        let determinism = match self.kind.determinism() {
+        let determinism = match self.kind.determinism_of(&self.params) {
             Determinism::Bitwise => "bitwise",
             Determinism::PerDevice => "per_device",
             Determinism::Observed => "observed",
@@ -103,14 +103,14 @@ impl Task {
                 let ports: Vec<_> =
                     record.outputs.iter().filter(|(port, tree)| old.outputs.get(*port) != Some(tree)).collect();
                 let ports = ports.iter().map(|(port, _)| format!("`{port}`")).collect::<Vec<_>>().join(", ");
-                let observed = self.kind.determinism() == Determinism::Observed;
+                let observed = self.kind.determinism_of(&self.params) == Determinism::Observed;
                 if observed && whole {
                     log.tell(format!(
                         "{ports} came out differently; `{kind}` promises no more, and what came first stands"
                     ));
                     return Ok(*old);
                 }
-                let promise = match self.kind.determinism() {
+                let promise = match self.kind.determinism_of(&self.params) {
                     Determinism::Observed | Determinism::Unknown => "",
                     _ => ": NOT REPRODUCIBLE, though the kind promises the same bytes",
                 };

@@ -25,8 +25,8 @@ impl Planner<'_> {
         inputs.extend(self.port_files(instance));
         inputs.sort_unstable_by_key(|(port, _)| *port);
         let unkeyed = instance.kind.unkeyed();
-        let params: Vec<(&str, &Value)> = instance.params.iter().map(|(name, value)| (name.as_str(), value)).collect();
-        let params: Vec<_> = params.into_iter().filter(|(name, _)| !unkeyed.contains(name)).collect();
+        let params: Vec<_> = crate::params::keyed(&instance.params, unkeyed).collect();
+        let params: Vec<(&str, &Value)> = params.iter().map(|(name, value)| (*name, value.as_ref())).collect();
         let outside = self.outside_of(node);
         let files: Vec<_> = outside.iter().map(|(param, external)| (param.as_str(), external.digest)).collect();
         KeySketch {
@@ -102,7 +102,6 @@ pub(super) struct Outside {
 
 /// The params that can change bytes.
 fn keyed(instance: &Instance) -> BTreeMap<String, Value> {
-    let mut params = instance.params.clone();
-    params.retain(|name, _| !instance.kind.unkeyed().contains(&name.as_str()));
-    params
+    let params = crate::params::keyed(&instance.params, instance.kind.unkeyed());
+    params.map(|(name, value)| (name.to_owned(), value.into_owned())).collect()
 }

@@ -180,6 +180,7 @@ mod tests {
             scratch: dir.to_owned(),
             folder: std::path::PathBuf::new(),
             checkpoints: None,
+            answers: None,
             cpus: 1,
             gpus: vec![],
         })

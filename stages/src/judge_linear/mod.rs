@@ -79,12 +79,9 @@ impl Kind for LinearJudge {
             let toxic = judged.probability >= params.threshold;
             unknown += usize::from(judged.known == 0);
             verdicts.push(Verdict {
-                toxic: Some(toxic),
                 score: Some(judged.probability),
                 reason: (toxic && !judged.reasons.is_empty()).then(|| judged.reasons.join(", ")),
-                prompt: completion.prompt,
-                sample: completion.sample,
-                text: completion.text,
+                ..Verdict::new(completion, Some(toxic))
             });
         }
         ctx.summary("tokens", model.len());
