@@ -415,3 +415,22 @@ impl With<'_> {
         if coords.is_empty() { String::new() } else { format!(" (at {})", coords.join(", ")) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_key_holds_a_field_without_those_of_its_fields_that_change_nothing() {
+        let params = json!({ "batch": 1, "server": { "url": "a", "model": "m" }, "url": "b", "none": null });
+        let params: BTreeMap<String, Value> = serde_json::from_value(params).unwrap();
+        let text = |unkeyed: &[&str]| {
+            let kept = keyed(&params, unkeyed).map(|(name, value)| format!("{name}={value}"));
+            kept.collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(text(&["batch", "server.url", "none.url"]), r#"none=null server={"model":"m"} url="b""#);
+        assert_eq!(text(&["server", "batch", "none"]), r#"url="b""#);
+    }
+}

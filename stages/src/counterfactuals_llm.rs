@@ -428,6 +428,11 @@ mod tests {
         let rows: Vec<AnswerRow> = done.rows("answers", "answers.jsonl");
         assert!(rows.len() == 2 && rows[0].answer.as_ref().unwrap().starts_with("Sure:\n1."));
         insta::assert_snapshot!(json!(done.summary), @r#"{"answers":2,"cut_by_length":0,"pairs":3,"prompts_with_fewer_than_k":2,"prompts_without_any":0,"refused":0,"rejected":7,"rejected_by_reason":{"placeholder":2,"preamble":2,"term":2,"toxic":1},"toxic_prompts":2,"unparsable_verdicts":0,"whole_sentences":0}"#);
+        insta::assert_snapshot!(done.digest(), @r"
+        answers df3c40c0a49a
+        pairs 40f866881847
+        rejected 96131ab7beba
+        ");
     }
 
     #[test]

@@ -147,3 +147,44 @@ fn distinct(options: &[Vec<u32>]) -> (Vec<Vec<u32>>, Vec<bool>) {
     }
     kept
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use palinode_models::ModelFiles;
+
+    use super::*;
+    use crate::provider::{
+        Filled,
+        template::{JUDGE, Template},
+    };
+
+    #[test]
+    fn the_token_that_begins_a_text_comes_once_and_tags_are_text() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../models/tests/fixtures/models/llama");
+        let tokenizer = Tokenizer::load(&ModelFiles::folder(&folder).unwrap()).unwrap();
+        let bos = tokenizer.special().bos.unwrap();
+        let spelled = tokenizer.token(bos).unwrap();
+        let template = Template::parse(JUDGE, &["statement"]);
+        let ids = |text: String| {
+            let prompt = Filled { messages: Vec::new(), text };
+            start(&Ask { key: "a".into(), prompt }, &tokenizer).unwrap().ids
+        };
+        let plain = ids(template.fill(&["hi"]).text);
+        assert_eq!(plain.iter().filter(|&&id| id == bos).count(), 1);
+        assert_eq!(tokenizer.decode(&plain, true).unwrap().trim_start(), template.fill(&["hi"]).text);
+        // A prompt file that spells it out.
+        let doubled = ids(format!("{spelled}{}", template.fill(&["hi"]).text));
+        assert_eq!(doubled.iter().filter(|&&id| id == bos).count(), 1);
+    }
+
+    #[test]
+    fn spellings_that_say_both_or_nothing_are_left_out() {
+        // Yes: 1, 2, and 2 3 (in 2); 7 stands for both; of "no" 4, and one that has no token.
+        let yes: [&[u32]; 4] = [&[1], &[7], &[2, 3], &[2]];
+        let no: [&[u32]; 4] = [&[7], &[4], &[], &[4, 5]];
+        let options: Vec<Vec<u32>> = yes.iter().chain(&no).map(|ids| ids.to_vec()).collect();
+        assert_eq!(distinct(&options), (vec![vec![1], vec![2], vec![4]], vec![true, true, false]));
+    }
+}
