@@ -4,6 +4,7 @@ mod architecture;
 mod audit;
 mod broken;
 mod checkpoints;
+mod classification;
 mod command;
 mod commands;
 mod crash;
