@@ -5,6 +5,7 @@ mod audit;
 mod broken;
 mod calibration;
 mod checkpoints;
+mod classification;
 mod command;
 mod commands;
 mod crash;

@@ -108,7 +108,7 @@ const LABELS: usize = 3;
 /// The head learns beside the adapters, and is saved with them.
 fn classifier(folder: &Path, config: ModelConfig, lora: &LoraConfig) -> Result<(), Failed> {
     let model: SequenceClassifier = begun(folder, config, lora)?;
-    let label = |at: u32| Labelled { ids: ids(at), types: Vec::new(), label: at % LABELS as u32 };
+    let label = |at: u32| Labelled { ids: ids(at), types: Vec::new(), label: at % LABELS as u32, weight: 1.0 };
     let examples: Vec<Labelled> = (0..32).map(label).collect();
     let model = learned(model, &examples, Trained::Adapters)?;
     ended(folder, &model, lora)?;

@@ -276,7 +276,11 @@ mod tests {
                 row.group, row.decided, row.count, row.runs, row.right, row.mean, row.quantiles[2], row.margin
             )
         });
-        insta::assert_snapshot!(shown.collect::<Vec<_>>().join("\n"), @"");
+        insta::assert_snapshot!(shown.collect::<Vec<_>>().join("\n"), @"
+        negative as positive: 2 of 2 runs, right 0.00, mean 0.925, median 0.925, margin 0.850
+        positive as negative: 2 of 2 runs, right 0.00, mean 0.775, median 0.775, margin 0.550
+        positive as positive: 4 of 2 runs, right 1.00, mean 0.600, median 0.600, margin 0.200
+        ");
         for row in &rows {
             let step = 0.5 / 100.0;
             let inner: f64 = row.density.windows(2).map(|pair| (pair[0].1 + pair[1].1) / 2.0 * step).sum();
@@ -293,17 +297,20 @@ mod tests {
         let mut row = prediction(0, "positive", 0.7);
         row["probabilities"] = json!({});
         let told = Bench::new().rows("predictions", PREDICTIONS, &[row]).run::<Boundary>(json!({}));
-        insta::assert_snapshot!(told.err().unwrap(), @"");
+        insta::assert_snapshot!(told.err().unwrap(), @"the prediction for `0` has no probability of what was decided: answers that were written have none, constrained ones do");
         let rows = [prediction(0, "positive", 0.7)];
         let told = Bench::new().rows("predictions", PREDICTIONS, &rows).run::<Boundary>(json!({ "minority": "x" }));
-        insta::assert_snapshot!(told.err().unwrap(), @"");
-        insta::assert_snapshot!(problems::<Boundary>(json!({ "points": 1, "bandwidth": 0 })), @"");
+        insta::assert_snapshot!(told.err().unwrap(), @"`minority`: no text is of the group `x`");
+        insta::assert_snapshot!(problems::<Boundary>(json!({ "points": 1, "bandwidth": 0 })), @"
+        points: give a number from 2 to 10000
+        bandwidth: 0 is no width (hint: give a number above 0, up to 1)
+        ");
     }
 
     #[test]
     fn bytes_are_those_of_this_revision() {
         let rows = [prediction(0, "positive", 0.7), prediction(1, "positive", 0.8), prediction(2, "negative", 0.9)];
         let done = Bench::new().rows("predictions", PREDICTIONS, &rows).run::<Boundary>(json!({ "points": 5 }));
-        insta::assert_snapshot!(done.unwrap().digest(), @"");
+        insta::assert_snapshot!(done.unwrap().digest(), @"boundary 4035ba1ee0f5");
     }
 }

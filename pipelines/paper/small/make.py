@@ -21,3 +21,25 @@ rng = random.Random(1)
 for name, count in [("train", 160), ("dev", 40), ("test", 80)]:
     lines = ["sentence\tlabel"] + [f"{text}\t{label}" for text, label in rows(count, 0.6, rng)]
     Path(__file__).with_name(f"{name}.tsv").write_text("\n".join(lines) + "\n")
+
+
+def bert(folder):
+    """A BERT of one block with random weights, and the words of the tables as its vocabulary. Wants transformers."""
+    import torch
+    from transformers import BertConfig, BertForMaskedLM
+
+    words = {word for name in ["train", "dev", "test"] for word in Path(__file__).with_name(f"{name}.tsv").read_text().split()}
+    words = sorted(words - {"sentence", "label", "0", "1"})
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    torch.manual_seed(1)
+    shape = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+    config = BertConfig(vocab_size=len(vocabulary), max_position_embeddings=32, initializer_range=0.1, **shape)
+    BertForMaskedLM(config).save_pretrained(folder)
+    folder.joinpath("vocab.txt").write_text("\n".join(vocabulary) + "\n")
+
+
+if __name__ == "__main__":
+    import sys
+
+    if "bert" in sys.argv[1:]:
+        bert(Path(__file__).with_name("bert"))

@@ -81,7 +81,7 @@ fn what_is_written_is_whole_or_an_adapter_with_its_head() {
     let low = tune(base, json!({ "rank": 2 })).unwrap();
     insta::assert_snapshot!(files(&low), @"adapter_config.json adapter_model.safetensors base/config.json base/model.safetensors base/tokenizer.json base/tokenizer_config.json");
     let adapter: Value = low.json("model", "adapter_config.json");
-    insta::assert_snapshot!(format!("{} {}", adapter["task_type"], adapter["modules_to_save"]), @r#""SEQ_CLS" ["score"]"#);
+    insta::assert_snapshot!(format!("{} {}", adapter["task_type"], adapter["modules_to_save"]), @r#""SEQ_CLS" ["score","classifier"]"#);
     let config: Value = low.json("model", "base/config.json");
     insta::assert_snapshot!(format!("{} {}", config["architectures"], config["id2label"]), @r#"["GPT2ForSequenceClassification"] {"0":"cool","1":"late"}"#);
     let full = tune(base, json!({ "rank": "full" })).unwrap();
@@ -190,7 +190,7 @@ fn bytes_are_those_of_this_revision() {
     let done = tune(&base.outputs["model"], json!({ "rank": 2, "epochs": 3, "dropout": 0.1 })).unwrap();
     insta::assert_snapshot!(done.digest(), @"
     curve 1d2a44d758f1
-    model 72bef1324014
+    model a01b3a172aff
     ");
     insta::assert_snapshot!(predict(&done, &TEXTS, json!({})).unwrap().digest(), @"predictions 129665276974");
 }

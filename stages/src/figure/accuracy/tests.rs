@@ -27,7 +27,12 @@ fn lines_are_told_apart_by_colour_dash_and_marker() {
     assert_eq!(dashes.len(), 2, "one for each rank but the full one");
     assert!(svg.contains("data-mark=\"rank=2,kept=0.25\""));
     let csv = done.text("figure", "figure.csv");
-    insta::assert_snapshot!(csv.lines().take(4).collect::<Vec<_>>().join("\n"), @"");
+    insta::assert_snapshot!(csv.lines().take(4).collect::<Vec<_>>().join("\n"), @"
+    panel,group,role,line,proportion,train,accuracy,low,high,runs
+    ,no,majority,2,0.2,1000,0.925,0.8746875000000001,0.9753125,2
+    ,no,majority,2,0.4,1000,0.8875,0.8125,0.95,2
+    ,no,majority,2,0.8,1000,0.85,0.775,0.925,2
+    ");
     // Three lines of two groups at three shares.
     assert_eq!(csv.lines().count(), 1 + 18);
     let few = draw(&metrics, json!({ "order": ["full", 8], "bands": false })).unwrap();
@@ -37,14 +42,17 @@ fn lines_are_told_apart_by_colour_dash_and_marker() {
 
 #[test]
 fn what_can_not_be_drawn_is_told() {
-    insta::assert_snapshot!(draw(&study(false), json!({})).err().unwrap(), @"");
+    insta::assert_snapshot!(draw(&study(false), json!({})).err().unwrap(), @"the metrics don't know the sizes of the groups in training: link `counts` of `dataset.downsample` to `evaluate.groups`");
     let metrics = study(true);
-    insta::assert_snapshot!(draw(&metrics, json!({ "lines": "model" })).err().unwrap(), @"");
-    insta::assert_snapshot!(draw(&metrics, json!({ "order": [2, 64] })).err().unwrap(), @"");
-    insta::assert_snapshot!(problems::<AccuracyFigure>(json!({ "lines": "kept", "width": 1 })), @"");
+    insta::assert_snapshot!(draw(&metrics, json!({ "lines": "model" })).err().unwrap(), @"the metrics have no axis `model` to have lines of: gather it in `evaluate.groups`, or name another as `lines`");
+    insta::assert_snapshot!(draw(&metrics, json!({ "order": [2, 64] })).err().unwrap(), @"`order` names `64`, which has no accuracy");
+    insta::assert_snapshot!(problems::<AccuracyFigure>(json!({ "lines": "kept", "width": 1 })), @"
+    width: 1 is not from 160 to 4000 pixels
+    share: the axis `kept` has the lines already
+    ");
 }
 
 #[test]
 fn bytes_are_those_of_this_revision() {
-    insta::assert_snapshot!(draw(&study(true), json!({})).unwrap().digest(), @"");
+    insta::assert_snapshot!(draw(&study(true), json!({})).unwrap().digest(), @"figure 3797d2c9d004");
 }

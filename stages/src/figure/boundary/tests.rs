@@ -58,14 +58,17 @@ fn panels_are_ranks_and_rows_are_data() {
 fn what_can_not_be_drawn_is_told() {
     let boundary = boundaries();
     let told = |with: Value| draw(&boundary, with).err().unwrap().to_string();
-    insta::assert_snapshot!(told(json!({})), @"");
-    insta::assert_snapshot!(told(json!({ "decided": "neutral" })), @"");
-    insta::assert_snapshot!(told(json!({ "decided": "positive", "across": "model" })), @"");
-    insta::assert_snapshot!(told(json!({ "decided": "positive", "where": { "data": "agnews" } })), @"");
-    insta::assert_snapshot!(problems::<BoundaryFigure>(json!({ "where": { "rank": 2 }, "height": 1 })), @"");
+    insta::assert_snapshot!(told(json!({})), @"say by `decided` which class is meant: negative, positive");
+    insta::assert_snapshot!(told(json!({ "decided": "neutral" })), @"nothing was decided to be `neutral`; there are negative, positive");
+    insta::assert_snapshot!(told(json!({ "decided": "positive", "across": "model" })), @"the results have no axis `model` to have panels of: gather it in `evaluate.boundary`, or name another as `across`");
+    insta::assert_snapshot!(told(json!({ "decided": "positive", "where": { "data": "agnews" } })), @"`where`: there is no result with `data` = agnews");
+    insta::assert_snapshot!(problems::<BoundaryFigure>(json!({ "where": { "rank": 2 }, "height": 1 })), @"
+    height: 1 is not from 60 to 4000 pixels
+    where: the axis `rank` has the panels already (hint: choose some of its labels by `order`)
+    ");
 }
 
 #[test]
 fn bytes_are_those_of_this_revision() {
-    insta::assert_snapshot!(draw(&boundaries(), json!({ "decided": "positive" })).unwrap().digest(), @"");
+    insta::assert_snapshot!(draw(&boundaries(), json!({ "decided": "positive" })).unwrap().digest(), @"figure 85ec05f14923");
 }
