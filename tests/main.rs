@@ -15,6 +15,7 @@ mod hub;
 mod incremental;
 mod llm;
 mod mini;
+mod paper;
 mod peers;
 mod reliability;
 mod same_bytes;
