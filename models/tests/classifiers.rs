@@ -279,3 +279,22 @@ fn classes_and_rows_that_do_not_fit_are_told() {
     let stop = |_: &_, _: usize| ControlFlow::Continue(());
     assert!(matches!(train(model, &none, &TrainConfig::default(), stop), Err(TrainError::NoExamples)));
 }
+
+#[test]
+fn a_weight_makes_a_loss_count_so_many_times() {
+    for (root, name) in trained() {
+        let (rows, _) = examples(&root, &name);
+        let model = load(&root, &name);
+        let loss = |rows: &[&Labelled]| model.loss(rows, &LossPass::plain()).unwrap().into_scalar::<f32>();
+        let weighed: Vec<Labelled> = rows
+            .iter()
+            .take(4)
+            .enumerate()
+            .map(|(at, row)| Labelled { weight: [0.5, 2.0, 0.5, 3.0][at], ..row.clone() })
+            .collect();
+        let expected: f32 =
+            weighed.iter().map(|row| row.weight * loss(&[&Labelled { weight: 1.0, ..row.clone() }])).sum();
+        let found = loss(&weighed.iter().collect::<Vec<_>>());
+        assert!((found - expected).abs() < 1e-4 * expected.abs(), "{name}: {found} {expected}");
+    }
+}

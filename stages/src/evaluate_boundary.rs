@@ -139,6 +139,14 @@ impl Kind for Boundary {
     }
 }
 
+/// How a text was decided: the probability of its class, the lead over the next, and whether it is right.
+#[derive(Clone, Copy)]
+struct Decision {
+    probability: f64,
+    lead: f64,
+    right: bool,
+}
+
 struct Table {
     coords: Vec<(String, Value)>,
     pooled: Vec<String>,
@@ -146,8 +154,8 @@ struct Table {
     missing: usize,
     /// The least probability that can decide.
     least: f64,
-    /// By group and decided class: probability, lead, and whether it is right.
-    decided: BTreeMap<(String, String), Vec<(f64, f64, bool)>>,
+    /// By group and decided class.
+    decided: BTreeMap<(String, String), Vec<Decision>>,
 }
 
 impl Table {
@@ -167,30 +175,31 @@ impl Table {
             let next = others.map(|(_, probability)| *probability).fold(0.0, f64::max);
             self.least = self.least.min(1.0 / prediction.probabilities.len() as f64);
             let key = (prediction.group.clone(), class.clone());
-            self.decided.entry(key).or_default().push((probability, probability - next, prediction.correct()));
+            let decision = Decision { probability, lead: probability - next, right: prediction.correct() };
+            self.decided.entry(key).or_default().push(decision);
         }
         Ok(())
     }
 
     fn rows(&self, params: &Params) -> Vec<BoundaryRow> {
-        let row = |((group, decided), texts): (&(String, String), &Vec<(f64, f64, bool)>)| {
-            let sorted = |number: fn(&(f64, f64, bool)) -> f64| {
+        let row = |group: &str, decided: &str, texts: &[Decision]| {
+            let sorted = |number: fn(&Decision) -> f64| {
                 let mut numbers: Vec<f64> = texts.iter().map(number).collect();
                 numbers.sort_by(f64::total_cmp);
                 numbers
             };
-            let (probabilities, margins) = (sorted(|text| text.0), sorted(|text| text.1));
+            let (probabilities, margins) = (sorted(|text| text.probability), sorted(|text| text.lead));
             let bandwidth = (texts.len() > 1).then(|| params.bandwidth.unwrap_or_else(|| silverman(&probabilities)));
             BoundaryRow {
                 coords: self.coords.clone(),
                 pooled: self.pooled.clone(),
                 runs: self.runs,
                 missing: self.missing,
-                group: group.clone(),
+                group: group.to_owned(),
                 minority: params.minority.as_ref().map(|minority| minority == group),
-                decided: decided.clone(),
+                decided: decided.to_owned(),
                 count: texts.len(),
-                right: texts.iter().filter(|text| text.2).count() as f64 / texts.len() as f64,
+                right: texts.iter().filter(|text| text.right).count() as f64 / texts.len() as f64,
                 mean: mean(&probabilities),
                 quantiles: quantiles(&probabilities),
                 margin: mean(&margins),
@@ -200,7 +209,7 @@ impl Table {
                 bandwidth,
             }
         };
-        self.decided.iter().map(row).collect()
+        self.decided.iter().map(|((group, decided), texts)| row(group, decided, texts)).collect()
     }
 }
 

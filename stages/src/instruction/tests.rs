@@ -63,7 +63,8 @@ fn a_prompt_is_filled_in_one_pass_and_a_long_text_is_cut() {
     insta::assert_snapshot!(instruction.prompt("{options} {text}"), @"a, b or c? {options} {text}!");
     let base = tiny::pretrained(json!({ "steps": 1 }));
     let long = json!({ "id": "x", "text": "bakers are always tardy ".repeat(5), "label": "late", "group": "g", "split": "test" });
-    let bench = Bench::new().input("model", base.outputs["model"].clone()).rows("data", DATASET, &[long.clone()]);
+    let bench =
+        Bench::new().input("model", base.outputs["model"].clone()).rows("data", DATASET, std::slice::from_ref(&long));
     let done =
         bench.run::<PredictInstruction>(json!({ "instruction": super::tests::instruction(), "max_new_tokens": 2 }));
     assert_eq!(done.unwrap().summary["texts_cut"], 1);

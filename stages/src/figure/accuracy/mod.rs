@@ -62,6 +62,9 @@ impl Default for Params {
     }
 }
 
+/// Axes with their labels.
+type Coords = Vec<(String, Value)>;
+
 /// A group's accuracy at one size of the minority.
 #[derive(Debug, Clone)]
 struct Point {
@@ -146,7 +149,7 @@ impl Figure {
             confidence: None,
             dropped: 0,
         };
-        let mut all: Vec<(Vec<(String, Value)>, Vec<GroupRow>)> = Vec::new();
+        let mut all: Vec<(Coords, Vec<GroupRow>)> = Vec::new();
         for row in ctx.table("metrics") {
             match &row.input {
                 None => figure.dropped += 1,
