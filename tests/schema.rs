@@ -54,6 +54,9 @@ impl Validator<'_> {
                 "maximum" => value.as_f64().is_none_or(|value| value <= given.as_f64().unwrap()),
                 "minItems" => value.as_array().is_none_or(|items| items.len() as u64 >= given.as_u64().unwrap()),
                 "maxItems" => value.as_array().is_none_or(|items| items.len() as u64 <= given.as_u64().unwrap()),
+                "minProperties" => {
+                    value.as_object().is_none_or(|fields| fields.len() as u64 >= given.as_u64().unwrap())
+                }
                 "uniqueItems" => {
                     value.as_array().is_none_or(|items| (1..items.len()).all(|i| !items[..i].contains(&items[i])))
                 }

@@ -185,7 +185,7 @@ fn a_result_is_shown_with_its_files() {
         &["tuned[seed=0,rank=2]     fresh", "4 instances; one of them: palinode show p.yaml 'tuned[seed=0,rank=2]'"],
     );
     let one = sandbox.call(&["show", "p.yaml", "toxicity"]).ok().stdout;
-    has(&one, &["toxicity (evaluate.toxicity", "with.confidence = 0.95", "metrics/metrics.jsonl", "| {\"phase\""]);
+    has(&one, &["toxicity (evaluate.toxicity", "with.confidence = 0.95", "metrics/metrics.jsonl", "| {\"left\""]);
     let shown = sandbox.call(&["show", "p.yaml", "toxicity", "--format", "json"]).ok().json();
     let path = shown["files"][0]["path"].as_str().unwrap();
     assert_eq!(fs::read(path).unwrap().len() as u64, shown["files"][0]["size"].as_u64().unwrap());

@@ -60,7 +60,9 @@ fn inputs(kind: &dyn StageKind) -> Value {
         (port.name.to_string(), json!({ "description": notes, "allOf": [{ "$ref": "#/definitions/input" }] }))
     };
     let ports: Map<String, Value> = kind.inputs().iter().map(port).collect();
-    let others = if kind.open_inputs() { json!({ "$ref": "#/definitions/open input" }) } else { json!(false) };
+    // `null` takes away what a weaker layer linked to a kind that this one isn't.
+    let others =
+        if kind.open_inputs() { json!({ "$ref": "#/definitions/open input" }) } else { json!({ "type": "null" }) };
     json!({ "type": ["object", "null"], "properties": ports, "additionalProperties": others })
 }
 
