@@ -1,6 +1,6 @@
 //! `dataset.table`: labelled texts from any table.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use palinode_engine::{
     context::Context,
@@ -81,6 +81,12 @@ fn label() -> String {
     "label".to_owned()
 }
 
+/// The name that people gave the file, where the place has it: all single files are called alike.
+fn own_name<'f>(name: &'f str, path: &'f Path) -> &'f str {
+    let own = path.file_name().and_then(|own| own.to_str());
+    own.filter(|own| Path::new(own).extension() == Path::new(name).extension()).unwrap_or(name)
+}
+
 impl Params {
     fn parts(&self) -> Parts<'_> {
         Parts { take: &self.take, validation_share: self.validation_share, seed: self.seed }
@@ -128,7 +134,7 @@ impl Kind for FromTable {
         }
         collect(ctx, &params.parts(), &|faults, each| {
             for &(part, (name, path)) in &files {
-                let table = Table { name, path, format: params.format, header: params.header };
+                let table = Table { name: own_name(name, path), path, format: params.format, header: params.header };
                 params.each(&table, part, faults, each)?;
             }
             Ok(())
