@@ -11,24 +11,20 @@ mod memory;
 mod output;
 mod report;
 
-use std::process::ExitCode;
-
 use clap::Parser as _;
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 use crate::cli::{Cli, LogFormat, Talk};
 
-fn main() -> ExitCode {
+fn main() {
     let cli = Cli::parse();
     trace(&cli.talk);
     arm_crash();
-    match cmd::dispatch(&cli) {
-        Ok(exit) => exit.into(),
-        Err(failure) => {
-            failure.show();
-            failure.exit.into()
-        }
-    }
+    let exit = cmd::dispatch(&cli).unwrap_or_else(|failure| {
+        failure.show();
+        failure.exit
+    });
+    memory::leave(exit.into());
 }
 
 /// What the engine says of itself, on stderr: warnings, and more with `-vv`; `PALINODE_LOG` overrides.

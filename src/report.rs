@@ -1,7 +1,7 @@
 //! How a run is shown as it goes: bars on a terminal, lines in a log, JSON for programs. All of it on stderr.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Mutex,
     time::{Duration, Instant},
 };
@@ -39,6 +39,8 @@ struct State {
     running: HashMap<String, Running>,
     /// Stages whose result another process is making.
     waiting: HashSet<String>,
+    /// By stage and by what it needs: the first instance that can't run, and how many can't.
+    blocked: BTreeMap<(String, String), (String, usize)>,
     expected: Option<Expected>,
 }
 
@@ -134,7 +136,8 @@ impl Report {
             }
             Event::StageBlocked { address, by } => {
                 self.ended(&mut state, address);
-                self.line(&format!("  blocked {address}: needs {by}"));
+                let stage = address.split('[').next().unwrap_or(address).to_owned();
+                state.blocked.entry((stage, by.clone())).or_insert((address.clone(), 0)).1 += 1;
             }
             Event::StageCancelled { address } => self.ended(&mut state, address),
             Event::Published { path, .. } => self.line(&format!("    wrote {}", path.display())),
@@ -146,6 +149,7 @@ impl Report {
                 if let Some(live) = &self.live {
                     live.clear();
                 }
+                std::mem::take(&mut state.blocked).iter().for_each(|blocked| self.line(&blocked_words(blocked)));
                 return;
             }
         }
@@ -204,6 +208,14 @@ impl State {
     }
 }
 
+/// One line for all instances of a stage that wait for the same thing: a failure early on blocks hundreds.
+fn blocked_words(((stage, by), (first, count)): (&(String, String), &(String, usize))) -> String {
+    match count {
+        1 => format!("  blocked {first}: needs {by}"),
+        more => format!("  blocked {stage} ({more} instances): needs {by}"),
+    }
+}
+
 /// The closing lines of a run: what ran, how long it took, where the figures are.
 pub(crate) fn summary(summary: &RunSummary) -> String {
     let mut parts = vec![format!("{} executed", summary.executed), format!("{} cached", summary.cached)];
@@ -255,6 +267,15 @@ mod tests {
         assert_eq!(state.left().as_deref(), Some("at least 1 min 30 s left"));
         state.expected = Some(Expected { seconds: 0.5, unknown: 0, at });
         assert_eq!(state.left(), None);
+    }
+
+    #[test]
+    fn what_a_failure_blocks_is_told_by_stage() {
+        let words = |first: &str, count| {
+            blocked_words((&("said".to_owned(), "tuned[rank=2]".to_owned()), &(first.to_owned(), count)))
+        };
+        assert_eq!(words("said[rank=2]", 1), "  blocked said[rank=2]: needs tuned[rank=2]");
+        assert_eq!(words("said[rank=2]", 48), "  blocked said (48 instances): needs tuned[rank=2]");
     }
 
     #[test]

@@ -16,7 +16,8 @@ use crate::{
 /// An external input as it was when it was hashed.
 #[derive(Debug, Clone)]
 pub struct External {
-    /// Names and contents. A single file has the name `file.<ext>`, so that its own name doesn't matter.
+    /// Names and contents. A single file has the name `file.<ext>` (`file.<ext>.gz` if compressed), so that its own name
+    /// doesn't matter.
     pub tree: FileTree,
     /// Where each file of `tree` lies; absolute.
     pub places: BTreeMap<String, PathBuf>,
@@ -153,6 +154,17 @@ fn list_files(files: &BTreeMap<String, PathBuf>) -> Result<Listing, CacheError> 
     files.iter().map(one).collect()
 }
 
+/// What says of which kind a file is: `.tsv`, and `.tsv.zst` of one that is compressed. None if it is no text.
+fn extensions(path: &Path) -> Option<String> {
+    let Some(last) = path.extension() else { return Some(String::new()) };
+    let last = last.to_str()?;
+    let inner = path.file_stem().and_then(|stem| Path::new(stem).extension());
+    match inner.map(|inner| inner.to_str()) {
+        Some(inner) if ["gz", "zst", "bz2", "xz"].contains(&last) => Some(format!(".{}.{last}", inner?)),
+        _ => Some(format!(".{last}")),
+    }
+}
+
 /// Every file to read.
 fn list(root: &Path, reads: &dyn Fn(&str) -> bool) -> Result<Listing, CacheError> {
     let meta = follow(root)?;
@@ -161,11 +173,8 @@ fn list(root: &Path, reads: &dyn Fn(&str) -> bool) -> Result<Listing, CacheError
         walk(root, "", &mut vec![(meta.dev(), meta.ino(), root.to_owned())], reads, &mut files)?;
     } else {
         stat::expect_file(root, &meta)?;
-        let extension = match root.extension() {
-            None => String::new(),
-            Some(extension) => format!(".{}", extension.to_str().ok_or_else(|| refuse(root, Refusal::NotUtf8))?),
-        };
-        files.insert(format!("file{extension}"), (root.to_owned(), Stat::of(&meta)));
+        let extensions = extensions(root).ok_or_else(|| refuse(root, Refusal::NotUtf8))?;
+        files.insert(format!("file{extensions}"), (root.to_owned(), Stat::of(&meta)));
     }
     Ok(files)
 }
@@ -271,6 +280,8 @@ mod tests {
         assert_eq!(cache.hash_path(&input.join("c.txt"), &visible).unwrap().tree, file.tree);
         let hidden = cache.hash_path(&input.join(".hidden"), &visible).unwrap();
         assert_eq!(names(&hidden), ["file"]);
+        fs::write(input.join("a.b.tsv.zst"), "").unwrap();
+        assert_eq!(names(&cache.hash_path(&input.join("a.b.tsv.zst"), &visible).unwrap()), ["file.tsv.zst"]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{
     Parts, Raw,
     collect::{Each, collect},
     faults::Faults,
-    read::{Column, Table},
+    read::{Column, Table, own_name},
 };
 use crate::records::Part;
 
@@ -129,7 +129,7 @@ impl Kind for Imdb {
         }
         collect(ctx, &params.parts(), &|faults, each| {
             for &(part, (name, path)) in &tables {
-                let table = Table { name, path, format: None, header: true };
+                let table = Table { name: own_name(name, path), path, format: None, header: true };
                 params.table(&table, part, faults, each)?;
             }
             Ok(())

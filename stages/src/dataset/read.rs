@@ -38,6 +38,12 @@ pub(super) struct Table<'f> {
     pub(super) header: bool,
 }
 
+/// The name that people gave the file, where the place has it: all single files are called alike.
+pub(super) fn own_name<'f>(name: &'f str, path: &'f Path) -> &'f str {
+    let own = path.file_name().and_then(|own| own.to_str());
+    own.filter(|own| Path::new(own).extension() == Path::new(name).extension()).unwrap_or(name)
+}
+
 /// A column that is wanted: the first of these names that there is.
 pub(super) struct Column<'c> {
     pub(super) names: Vec<&'c str>,

@@ -1,6 +1,6 @@
 //! `dataset.table`: labelled texts from any table.
 
-use std::{collections::BTreeMap, path::Path};
+use std::collections::BTreeMap;
 
 use palinode_engine::{
     context::Context,
@@ -13,7 +13,7 @@ use super::{
     Parts, Raw,
     collect::{Each, collect},
     faults::Faults,
-    read::{Column, Format, Table},
+    read::{Column, Format, Table, own_name},
 };
 use crate::records::Part;
 
@@ -79,12 +79,6 @@ fn text() -> String {
 
 fn label() -> String {
     "label".to_owned()
-}
-
-/// The name that people gave the file, where the place has it: all single files are called alike.
-fn own_name<'f>(name: &'f str, path: &'f Path) -> &'f str {
-    let own = path.file_name().and_then(|own| own.to_str());
-    own.filter(|own| Path::new(own).extension() == Path::new(name).extension()).unwrap_or(name)
 }
 
 impl Params {
