@@ -28,8 +28,8 @@ pub(crate) struct Params {
     /// not read.
     #[serde(default)]
     folder: Option<PathParam>,
-    /// Or a table of the training part (TSV, CSV or JSON Lines, also `.zst` or `.gz`) with columns `text` (or `review`)
-    /// and `label` (or `sentiment`): `neg`, `negative` or `0`, `pos`, `positive` or `1`.
+    /// Or a table of the training part (TSV, CSV or JSON Lines, also `.zst` or `.gz`, or Parquet) with columns `text` (or
+    /// `review`) and `label` (or `sentiment`): `neg`, `negative` or `0`, `pos`, `positive` or `1`.
     #[serde(default)]
     train: Option<PathParam>,
     /// The table of the test part.

@@ -1,4 +1,4 @@
-//! Rows of CSV, TSV and JSON Lines files, plain or compressed, one at a time.
+//! Rows of CSV, TSV, JSON Lines (plain or compressed) and Parquet files, one at a time.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::faults::Faults;
+use super::{faults::Faults, parquet};
 
 /// How a file holds a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -25,6 +25,8 @@ pub(super) enum Format {
     Tsv,
     /// A JSON object a line.
     Jsonl,
+    /// Apache Parquet.
+    Parquet,
 }
 
 /// A table in a file.
@@ -57,7 +59,7 @@ impl<'c> Column<'c> {
     }
 
     /// The place of the column among `have`.
-    fn find(&self, have: &[String], file: &str) -> Result<Option<usize>, StageError> {
+    pub(super) fn find(&self, have: &[String], file: &str) -> Result<Option<usize>, StageError> {
         let found = self.names.iter().find_map(|name| have.iter().position(|have| have == name));
         if found.is_none() && !self.optional {
             return Err(StageError::failed(format!("{file} has no column {}; it has {}", self.called(), list(have))));
@@ -99,12 +101,10 @@ impl Table<'_> {
             (None, Some(ending)) if ending == "csv" => Format::Csv,
             (None, Some(ending)) if ending == "tsv" || ending == "tab" => Format::Tsv,
             (None, Some(ending)) if ending == "jsonl" || ending == "ndjson" => Format::Jsonl,
-            (None, Some(ending)) if ending == "parquet" => {
-                let hint = "write it as CSV or JSON Lines: `pandas.read_parquet(p).to_json(q, orient=\"records\", lines=True)`";
-                return Err(StageError::failed(format!("{}: Parquet is not read here; {hint}", self.name)));
-            }
+            (None, Some(ending)) if ending == "parquet" => Format::Parquet,
             (None, _) => {
-                let message = "what kind of table it is can't be told by its name; give `format`: csv, tsv or jsonl";
+                let message =
+                    "what kind of table it is can't be told by its name; give `format`: csv, tsv, jsonl or parquet";
                 return Err(StageError::failed(format!("{}: {message}", self.name)));
             }
         };
@@ -112,6 +112,8 @@ impl Table<'_> {
             Format::Csv => self.separated(reader, b',', true, columns, faults, each),
             Format::Tsv => self.separated(reader, b'\t', false, columns, faults, each),
             Format::Jsonl => self.objects(reader, columns, faults, each),
+            // It is compressed within, and read from its end.
+            Format::Parquet => parquet::rows(self, columns, faults, each),
         }
     }
 

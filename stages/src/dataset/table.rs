@@ -25,7 +25,7 @@ pub(crate) struct FromTable;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Params {
     /// The table of the training part; of all parts, with `split`. CSV, TSV or JSON Lines by its name's ending, also as
-    /// `.gz` or `.zst`.
+    /// `.gz` or `.zst`; or Parquet.
     train: PathParam,
     /// The table of the validation part.
     #[serde(default)]
@@ -33,7 +33,8 @@ pub(crate) struct Params {
     /// The table of the test part.
     #[serde(default)]
     test: Option<PathParam>,
-    /// What the tables are, if their names don't say so: `csv`, `tsv` (quotes mean nothing) or `jsonl`.
+    /// What the tables are, if their names don't say so: `csv`, `tsv` (quotes mean nothing), `jsonl` or
+    /// `parquet`.
     #[serde(default)]
     format: Option<Format>,
     /// Whether the first line of CSV and TSV names the columns. Without, they are called 0, 1, 2.
@@ -90,7 +91,7 @@ impl Params {
 impl Kind for FromTable {
     type Params = Params;
     const NAME: &'static str = "dataset.table";
-    const ABOUT: &'static str = "Reads labelled texts from tables: CSV, TSV or JSON Lines, also compressed.";
+    const ABOUT: &'static str = "Reads labelled texts from tables: CSV, TSV, JSON Lines (also compressed) or Parquet.";
     const REVISION: u32 = 1;
 
     fn inputs() -> Vec<InputPort> {

@@ -76,7 +76,7 @@ fn what_is_wrong_with_a_table_is_told_with_its_lines() {
     insta::assert_snapshot!(told("t.jsonl", b"{\"text\": \"a\"\n", json!({})), @"t.jsonl: 1 row is no JSON object (line 1); nothing was written; mend these rows, or take them out");
     insta::assert_snapshot!(told("t.csv", b"", json!({})), @"t.csv is empty");
     insta::assert_snapshot!(told("t.csv", b"text,label\n", json!({})), @"there is no row with a text");
-    insta::assert_snapshot!(told("t.txt", b"text,label\n", json!({})), @"t.txt: what kind of table it is can't be told by its name; give `format`: csv, tsv or jsonl");
+    insta::assert_snapshot!(told("t.txt", b"text,label\n", json!({})), @"t.txt: what kind of table it is can't be told by its name; give `format`: csv, tsv, jsonl or parquet");
     insta::assert_snapshot!(told("t.csv.zst", b"text,label\n", json!({})), @"t.csv.zst can't be read: broken zstd data: BadMagicNumber(1954047348)");
     insta::assert_snapshot!(told("t.csv", b"text,label,id\na,1,x\nb,0,x\n", json!({ "id": "id" })), @"1 rows have the id of another row; ids must be unique, also between parts");
     insta::assert_snapshot!(told("t.csv", b"text,label,s\na,1,evaluation\n", json!({ "split": "s" })), @"t.csv: 1 row is of the part `evaluation`, which is none of train, validation, test (line 2); nothing was written; mend these rows, or take them out");
