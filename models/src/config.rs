@@ -251,7 +251,7 @@ impl ModelConfig {
         ];
         for (key, size) in sizes {
             if size == 0 || size > i32::MAX as usize {
-                return Err(wrong(key, size, "a positive number"));
+                return Err(wrong(key, size, "a positive number below 2^31"));
             }
         }
         if self.head == 0 || self.family != Family::Llama && self.head * self.heads != self.hidden {
@@ -495,7 +495,7 @@ mod tests {
         );
         assert_eq!(
             message(r#"{"model_type": "bert", "hidden_size": 1152921504606846976}"#),
-            "config.json: `hidden_size` is 1152921504606846976, expected a positive number"
+            "config.json: `hidden_size` is 1152921504606846976, expected a positive number below 2^31"
         );
     }
 

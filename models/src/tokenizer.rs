@@ -64,7 +64,10 @@ impl Tokenizer {
         }
         if let Some(path) = files.get("tokenizer.json") {
             let bytes = std::fs::read(path).map_err(|error| ModelError::io(path, error))?;
-            return Tokenizer::new(&bytes, &names);
+            return Tokenizer::new(&bytes, &names).map_err(|error| match error {
+                ModelError::Tokenizer(reason) => ModelError::Json { name: "tokenizer.json".into(), reason },
+                other => other,
+            });
         }
         let (spec, usual) = vocab::compose(files, &names)?;
         names.push(usual);

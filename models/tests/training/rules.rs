@@ -56,6 +56,10 @@ fn a_run_that_cannot_go_on_says_why() {
     );
     assert_eq!(fails(&[ids(66)], TrainConfig::default()), "65 tokens do not fit the model's context of 64");
     assert_eq!(
+        fails(&[ids(40), ids(30)], TrainConfig { packing: Some(70), ..TrainConfig::default() }),
+        "packing makes a row of 68 tokens, and the model's context is 64: pack into rows of at most that"
+    );
+    assert_eq!(
         fails(&[ids(4)], TrainConfig { trained: Trained::Adapters, ..TrainConfig::default() }),
         "the model has no adapters to train"
     );
