@@ -119,7 +119,9 @@ pub enum ModelError {
         context: usize,
     },
     /// Examples that share a row longer than the model's context.
-    #[error("packing makes a row of {length} tokens, and the model's context is {context}: pack into rows of at most that")]
+    #[error(
+        "packing makes a row of {length} tokens, and the model's context is {context}: pack into rows of at most that"
+    )]
     PackedLength {
         /// Tokens of the row.
         length: usize,

@@ -215,12 +215,8 @@ fn a_tied_unembedding_can_be_adapted() {
     assert_eq!(model.adapters()["lm_head"].b.val().dims(), [2, vocab]);
     let ids = |at: u32| (0..8).map(|i| 5 + (at * 29 + i * i * 7) % 90).collect();
     let examples: Vec<Example> = (0..16).map(|at| Example { ids: ids(at), loss_from: 0 }).collect();
-    let training = TrainConfig {
-        trained: Trained::Adapters,
-        rate: 1e-2,
-        length: Length::Steps(3),
-        ..TrainConfig::default()
-    };
+    let training =
+        TrainConfig { trained: Trained::Adapters, rate: 1e-2, length: Length::Steps(3), ..TrainConfig::default() };
     let (tuned, _) = train(model, &examples, &training, |_, _| std::ops::ControlFlow::Continue(())).unwrap();
     assert!(tuned.adapters()["lm_head"].norm() > 0.0);
     let embedding = "model.embed_tokens.weight";
