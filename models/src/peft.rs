@@ -14,6 +14,7 @@ use crate::lora::{LoraConfig, LoraError, Plan, UNEMBEDDING, Unmatched, attach_wi
 use crate::model::{CausalLm, Model, Task, values};
 use crate::parameterized::Parameterized;
 use crate::weights::{Weights, is_class_head, transposed, write_safetensors};
+pub(crate) use config::parse as read_config;
 
 /// Name of the config's file.
 pub const CONFIG: &str = "adapter_config.json";
