@@ -259,7 +259,11 @@ mod tests {
         );
         let prompt = json!({ "id": "p", "text": "The teacher", "group": "g" });
         let said = |model: &InputFiles| {
-            let bench = Bench::new().input("model", model.clone()).rows("prompts", records::PROMPTS, &[prompt.clone()]);
+            let bench = Bench::new().input("model", model.clone()).rows(
+                "prompts",
+                records::PROMPTS,
+                std::slice::from_ref(&prompt),
+            );
             let said = bench.run::<crate::generate::Generate>(json!({ "do_sample": false })).unwrap();
             said.rows::<records::Completion>("completions", records::COMPLETIONS)[0].text.clone()
         };
