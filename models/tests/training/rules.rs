@@ -106,7 +106,7 @@ fn a_run_that_cannot_go_on_says_why() {
         ..TrainConfig::default()
     };
     let message = fails(&[ids(4)], broken);
-    assert!(message.starts_with("the loss became NaN at step 1 (learning rate 8.8"), "{message}");
+    assert!(message.starts_with("the loss became NaN at step 2 (learning rate 8.8"), "{message}");
     let stop = |report: &StepReport, total| {
         assert_eq!(total, 20);
         if report.step == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
