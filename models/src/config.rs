@@ -251,10 +251,12 @@ impl ModelConfig {
         ];
         for (key, size) in sizes {
             if size == 0 || size > i32::MAX as usize {
-                return Err(wrong(key, size, "a positive number"));
+                return Err(wrong(key, size, "a positive number below 2^31"));
             }
         }
-        if self.head == 0 || self.family != Family::Llama && self.head * self.heads != self.hidden {
+        // Where Llama has heads of another width, transformers asks for this all the same.
+        let divides = self.hidden.is_multiple_of(self.heads);
+        if self.head == 0 || !divides || self.family != Family::Llama && self.head * self.heads != self.hidden {
             return Err(wrong("num_attention_heads", self.heads, "a divisor of the hidden size"));
         }
         if self.family != Family::Opt && self.embedding != self.hidden {
@@ -475,6 +477,12 @@ mod tests {
             message(&llama.to_string()),
             "config.json: `head_dim` is 3, expected an even number, as rotary positions need"
         );
+        llama["num_attention_heads"] = json!(4);
+        assert_eq!(
+            message(&llama.to_string()),
+            "config.json: `num_attention_heads` is 4, expected a divisor of the hidden size"
+        );
+        llama["num_attention_heads"] = json!(2);
         llama["head_dim"] = json!(4);
         llama["rope_scaling"] = json!({ "type": "yarn", "factor": 2.0 });
         assert_eq!(
@@ -495,7 +503,7 @@ mod tests {
         );
         assert_eq!(
             message(r#"{"model_type": "bert", "hidden_size": 1152921504606846976}"#),
-            "config.json: `hidden_size` is 1152921504606846976, expected a positive number"
+            "config.json: `hidden_size` is 1152921504606846976, expected a positive number below 2^31"
         );
     }
 

@@ -11,6 +11,24 @@ pub enum ModelError {
         /// Name relative to the model's folder.
         name: String,
     },
+    /// None of the files that hold a model's weights is there.
+    #[error(
+        "the model has no weights: `model.safetensors` or `pytorch_model.bin` is wanted, or shards with their \
+         `.index.json`"
+    )]
+    NoWeights,
+    /// None of the files that make a tokenizer is there.
+    #[error(
+        "the model has no tokenizer: `tokenizer.json` is wanted, or `vocab.json` with `merges.txt`, or `vocab.txt` (of a \
+         `tokenizer.model` transformers' `AutoTokenizer.from_pretrained(...).save_pretrained(...)` makes the first)"
+    )]
+    NoTokenizer,
+    /// What git keeps in place of a large file that wasn't fetched.
+    #[error("`{name}` is only Git LFS's pointer to the file: fetch the file itself, by `git lfs pull`")]
+    LfsPointer {
+        /// Name relative to the model's folder.
+        name: String,
+    },
     /// A file could not be read or written.
     #[error("can't access {path}: {source}")]
     Io {
@@ -67,7 +85,7 @@ pub enum ModelError {
         name: String,
     },
     /// Tensors in the files that the model has no place for.
-    #[error("the weights hold tensors that a {family} model has no place for: {}", .names.join(", "))]
+    #[error("the weights hold tensors that a {family} model has no place for: {}", listed(.names))]
     ExtraTensors {
         /// Model family.
         family: &'static str,
@@ -96,6 +114,16 @@ pub enum ModelError {
     #[error("{length} tokens do not fit the model's context of {context}")]
     ContextLength {
         /// Tokens asked for.
+        length: usize,
+        /// What the model has.
+        context: usize,
+    },
+    /// Examples that share a row longer than the model's context.
+    #[error(
+        "packing makes a row of {length} tokens, and the model's context is {context}: pack into rows of at most that"
+    )]
+    PackedLength {
+        /// Tokens of the row.
         length: usize,
         /// What the model has.
         context: usize,
@@ -194,3 +222,12 @@ impl ModelError {
 
 /// Shorthand of this crate.
 pub type Result<T> = std::result::Result<T, ModelError>;
+
+/// The first of the names; a whole model of another family would fill the screen.
+fn listed(names: &[String]) -> String {
+    const MOST: usize = 12;
+    match names.len().saturating_sub(MOST) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names[..MOST].join(", ")),
+    }
+}

@@ -4,6 +4,8 @@ use std::mem::discriminant;
 
 use crate::config::ModelConfig;
 use crate::error::Result;
+use crate::peft;
+use crate::tokenizer::Tokenizer;
 use crate::weights::{read_bytes, read_pickle};
 
 /// A safetensors file: its tensors can be read, each in full, or there is an error with words.
@@ -44,5 +46,23 @@ pub fn config(bytes: &[u8]) {
             assert_eq!(again, config, "{written}");
         }
         Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
+
+/// A `tokenizer.json`: it takes a text apart and puts it together, or there is an error with words.
+pub fn tokenizer(bytes: &[u8]) {
+    const TEXT: &str = " don't na\u{ef}ve\n\u{2603} 12";
+    let read = Tokenizer::from_bytes(bytes);
+    let done = read.and_then(|tokenizer| tokenizer.decode(&tokenizer.encode(TEXT, true)?, false));
+    if let Err(error) = done {
+        assert!(!error.to_string().is_empty());
+    }
+}
+
+/// An `adapter_config.json`: it is read, or there is an error with words.
+pub fn adapter(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    if let Err(error) = peft::read_config(text, &ModelConfig::llama(8, 8, 8, 1, 2, 8)) {
+        assert!(!error.to_string().is_empty());
     }
 }

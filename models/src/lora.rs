@@ -10,7 +10,7 @@ use burn::tensor::Tensor;
 
 mod targets;
 
-pub(crate) use targets::{AdapterShape, Plan, Unmatched, last_names};
+pub(crate) use targets::{AdapterShape, Plan, UNEMBEDDING, Unmatched, last_names};
 pub use targets::{LayerFilter, Modules, Targets};
 
 use crate::config::Family;

@@ -187,7 +187,7 @@ impl Network {
 struct Spelling {
     /// Left out by files of the bare model.
     prefix: &'static str,
-    /// Causal masks, positions and rotary frequencies, which older files carry.
+    /// Causal masks, positions, rotary frequencies and versions, which older files carry.
     buffers: &'static [&'static str],
     /// Heads that a classifier made of the model leaves behind.
     heads: &'static [&'static str],
@@ -197,7 +197,8 @@ impl Spelling {
     fn of(family: Family) -> Self {
         let (prefix, buffers, heads): (_, &[_], &[_]) = match family {
             Family::Gpt2 => ("transformer.", &[".attn.bias", ".attn.masked_bias"], &["lm_head."]),
-            Family::Opt => ("model.", &[], &["lm_head."]),
+            // fairseq's, which transformers ignores too.
+            Family::Opt => ("model.", &["decoder.version"], &["lm_head."]),
             Family::Llama => ("model.", &[".rotary_emb.inv_freq"], &["lm_head."]),
             Family::Bert => ("bert.", &["embeddings.position_ids"], &["cls."]),
         };

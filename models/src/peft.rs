@@ -10,9 +10,11 @@ use burn::tensor::Device;
 
 use crate::error::ModelError;
 use crate::files::ModelFiles;
-use crate::lora::{LoraConfig, LoraError, Plan, Unmatched, attach_with};
+use crate::lora::{LoraConfig, LoraError, Plan, UNEMBEDDING, Unmatched, attach_with};
 use crate::model::{CausalLm, Model, Task, values};
+use crate::parameterized::Parameterized;
 use crate::weights::{Weights, is_class_head, transposed, write_safetensors};
+pub(crate) use config::parse as read_config;
 
 /// Name of the config's file.
 pub const CONFIG: &str = "adapter_config.json";
@@ -63,6 +65,11 @@ pub fn load_adapter<T: Task>(model: &mut Model<T>, files: &ModelFiles) -> Result
     model.each_linear(|path, linear| {
         linears.insert(path.to_owned(), linear.dims());
     });
+    let shapes = shapes(model);
+    let tied = Parameterized::tied_embedding(model).and_then(|embedding| shapes.get(&embedding));
+    if let Some(&[vocab, width]) = tied.map(Vec::as_slice) {
+        linears.insert(UNEMBEDDING.to_owned(), [width, vocab]);
+    }
     for (path, shape) in &plan.adapters {
         let [input, output] = linears[path];
         let a = found.take(&[key(path, 'A')], &[shape.rank, input]);
@@ -78,7 +85,6 @@ pub fn load_adapter<T: Task>(model: &mut Model<T>, files: &ModelFiles) -> Result
             replaced.insert(format!("{path}.weight"), values);
         }
     }
-    let shapes = shapes(model);
     for name in &plan.saved {
         let shape = shapes.get(name).or_else(|| shapes.get(&model.embedding_name())).cloned().unwrap_or_default();
         if let Some(values) = found.take(&saved_keys(name), &shape) {

@@ -6,6 +6,7 @@ mod word_piece;
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
@@ -64,7 +65,10 @@ impl Tokenizer {
         }
         if let Some(path) = files.get("tokenizer.json") {
             let bytes = std::fs::read(path).map_err(|error| ModelError::io(path, error))?;
-            return Tokenizer::new(&bytes, &names);
+            return Tokenizer::new(&bytes, &names).map_err(|error| match error {
+                ModelError::Tokenizer(reason) => ModelError::Json { name: "tokenizer.json".into(), reason },
+                other => other,
+            });
         }
         let (spec, usual) = vocab::compose(files, &names)?;
         names.push(usual);
@@ -89,7 +93,7 @@ impl Tokenizer {
     }
 
     fn new(bytes: &[u8], names: &[Value]) -> Result<Self> {
-        let mut inner = Inner::from_bytes(bytes).map_err(failed)?;
+        let mut inner = read(bytes)?;
         // Files may carry the settings of whoever used them last.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(failed)?;
@@ -223,6 +227,32 @@ pub fn train_word_piece<S: AsRef<str>>(texts: &[S], vocab_size: usize, lowercase
     Ok(inner.to_string(false).map_err(failed)?.into_bytes())
 }
 
+const BROKEN_PART: &str = "its normalizer, decoder or post_processor is broken";
+
+/// A tokenizer of the bytes of a `tokenizer.json`. The crate panics on some: where a decoder is no JSON, where a
+/// normalizer's table of characters is broken, and, at the first text, where a template names a token that it doesn't
+/// define.
+fn read(bytes: &[u8]) -> Result<Inner> {
+    #[derive(Deserialize)]
+    struct Parts {
+        #[serde(default, rename = "decoder")]
+        _decoder: Value,
+    }
+    let invalid = |error: serde_json::Error| ModelError::Tokenizer(error.to_string());
+    serde_json::from_slice::<Parts>(bytes).map_err(invalid)?;
+    let tried = || {
+        let inner = Inner::from_bytes(bytes)?;
+        // Whether it has a token for these is no matter here.
+        let _ = inner.encode_fast("a", true);
+        let _ = inner.encode_fast(("a", "a"), true);
+        Ok(inner)
+    };
+    match std::panic::catch_unwind(tried) {
+        Ok(read) => read.map_err(failed),
+        Err(_) => Err(ModelError::Tokenizer(BROKEN_PART.into())),
+    }
+}
+
 fn failed(error: tokenizers::Error) -> ModelError {
     ModelError::Tokenizer(error.to_string())
 }
@@ -284,6 +314,18 @@ mod tests {
 
     #[test]
     fn a_broken_file_is_an_error() {
-        assert!(matches!(Tokenizer::from_bytes(b"{}"), Err(ModelError::Tokenizer(_))));
+        let message = |bytes: &[u8]| match Tokenizer::from_bytes(bytes).unwrap_err() {
+            ModelError::Tokenizer(reason) => reason,
+            other => panic!("{other}"),
+        };
+        insta::assert_snapshot!(message(b"{}"), @"Model missing. at line 1 column 2");
+        insta::assert_snapshot!(message(b""), @"EOF while parsing a value at line 1 column 0");
+        // Each of these makes the crate panic.
+        let spec = |part: &str| {
+            format!(r#"{{"version": "1.0", {part}, "model": {{"type": "BPE", "vocab": {{}}, "merges": []}}}}"#)
+        };
+        insta::assert_snapshot!(message(spec(r#""decoder": {"type": "Fuse" "x"}"#).as_bytes()), @"expected `,` or `}` at line 1 column 47");
+        insta::assert_snapshot!(message(spec(r#""post_processor": {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}], "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}], "special_tokens": {}}"#).as_bytes()), @"its normalizer, decoder or post_processor is broken");
+        insta::assert_snapshot!(message(spec(r#""normalizer": {"type": "Precompiled", "precompiled_charsmap": "?"}"#).as_bytes()), @"its normalizer, decoder or post_processor is broken");
     }
 }

@@ -143,6 +143,8 @@ impl std::fmt::Debug for Weights {
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 const TORCH: &str = "pytorch_model.bin";
+/// How git-lfs begins what stands for a file (its `docs/spec.md`).
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 const TORCH_INDEX: &str = "pytorch_model.bin.index.json";
 
 impl Weights {
@@ -156,7 +158,7 @@ impl Weights {
                 return Weights::open_index(files, index, &text);
             }
         }
-        Err(ModelError::MissingFile { name: SINGLE.into() })
+        Err(ModelError::NoWeights)
     }
 
     fn open_index(files: &ModelFiles, name: &str, text: &str) -> Result<Self> {
@@ -244,6 +246,9 @@ impl Weights {
 
 /// What a file holds, by its bytes alone.
 fn places(name: &str, bytes: &[u8], file: usize) -> Result<Vec<(String, Place)>> {
+    if bytes.starts_with(LFS_POINTER) {
+        return Err(ModelError::LfsPointer { name: name.to_owned() });
+    }
     if name.ends_with(".bin") {
         let broken = |reason| ModelError::BrokenCheckpoint { name: name.to_owned(), reason };
         let tensors = torch::tensors(bytes).map_err(broken)?.into_iter();

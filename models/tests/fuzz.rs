@@ -68,3 +68,13 @@ fn checkpoint() {
 fn config() {
     replay("config", &WORDS, fuzz::config);
 }
+
+#[test]
+fn tokenizer() {
+    replay("tokenizer", &WORDS, fuzz::tokenizer);
+}
+
+#[test]
+fn adapter() {
+    replay("adapter", &WORDS, fuzz::adapter);
+}

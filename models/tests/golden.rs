@@ -118,6 +118,21 @@ fn hub_spelling_of_gpt2() {
     agrees("gpt2_hub_keys", &again, "gpt2");
 }
 
+/// The bare model's names, and fairseq's version.
+#[test]
+fn hub_spelling_of_opt() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = ModelFiles::folder(fixture("models/opt")).unwrap();
+    let original = CausalLm::load(&files, &device()).unwrap();
+    let bare = |(name, tensor): (String, _)| (name.strip_prefix("model.").unwrap().to_owned(), tensor);
+    let mut tensors: BTreeMap<_, _> = original.tensors().into_iter().map(bare).collect();
+    tensors.insert("decoder.version".into(), (vec![1], vec![3.0]));
+    write_safetensors(&folder.path().join("model.safetensors"), &tensors).unwrap();
+    std::fs::write(folder.path().join("config.json"), original.config().render()).unwrap();
+    let again = CausalLm::load(&ModelFiles::folder(folder.path()).unwrap(), &device()).unwrap();
+    assert_eq!(again.tensors(), original.tensors());
+}
+
 #[test]
 fn saved_models_are_the_same_and_have_one_form() {
     for name in ["gpt2", "llama", "llama_tied"] {

@@ -208,6 +208,6 @@ fn broken_weights_are_told_by_name() {
     let files = ModelFiles::folder(folder.path()).unwrap();
     assert_eq!(
         CausalLm::load(&files, &Device::flex()).unwrap_err().to_string(),
-        "the model has no `model.safetensors`"
+        "the model has no weights: `model.safetensors` or `pytorch_model.bin` is wanted, or shards with their `.index.json`"
     );
 }

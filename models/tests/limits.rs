@@ -59,6 +59,8 @@ fn broken_safetensors_are_told() {
     insta::assert_snapshot!(message(huge, 8), @"`model.safetensors` is not a whole safetensors file: overflow computing buffer size from shape and/or element type");
     let beyond = r#"{"a":{"dtype":"U8","shape":[1152921504606846976],"data_offsets":[0,1152921504606846976]}}"#;
     insta::assert_snapshot!(message(beyond, 8), @"`model.safetensors` is not a whole safetensors file: incomplete metadata, file not fully covered");
+    let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 548105171\n";
+    insta::assert_snapshot!(refusal("gpt2", &[("model.safetensors", pointer)]), @"`model.safetensors` is only Git LFS's pointer to the file: fetch the file itself, by `git lfs pull`");
     // Sizes whose sum comes round to that of the file.
     let quarter = 1u64 << 62;
     let entry = |at: u64| {
@@ -115,7 +117,8 @@ fn vocabulary_files_that_make_no_tokenizer_are_told() {
         let kept: ModelFiles = all.iter().filter(|(name, _)| !without.contains(name)).collect();
         Tokenizer::load(&kept).unwrap_err().to_string()
     };
-    insta::assert_snapshot!(message(&[], &["vocab.json"]), @"the model has no `tokenizer.json`");
+    insta::assert_snapshot!(message(&[], &["vocab.json"]), @"the model has no tokenizer: `tokenizer.json` is wanted, or `vocab.json` with `merges.txt`, or `vocab.txt` (of a `tokenizer.model` transformers' `AutoTokenizer.from_pretrained(...).save_pretrained(...)` makes the first)");
+    insta::assert_snapshot!(message(&[("tokenizer.json", b"{")], &[]), @"`tokenizer.json` is not valid: EOF while parsing an object at line 1 column 1");
     insta::assert_snapshot!(message(&[], &["merges.txt"]), @"the model has no `merges.txt`");
     insta::assert_snapshot!(message(&[("vocab.json", b"[]")], &[]), @"`vocab.json` is not valid: invalid type: sequence, expected a map at line 1 column 0");
     insta::assert_snapshot!(message(&[("vocab.json", b"{\"a\": 0}")], &[]), @"`vocab.json` is not valid: it has no id for `</s>`");

@@ -203,6 +203,38 @@ fn saved_modules_learn_beside_the_adapters() {
     }
 }
 
+/// An unembedding that is the embedding gets weights of its own when it is adapted; the embedding stays.
+#[test]
+fn a_tied_unembedding_can_be_adapted() {
+    let base = base("llama_tied");
+    let config = LoraConfig { targets: names(&["lm_head", "v_proj"]), ..LoraConfig::paper_text(2) };
+    let mut model = base.clone();
+    lora::attach(&mut model, &config, 1).unwrap();
+    let [width, vocab] = [base.config().hidden, base.config().vocab_size];
+    assert_eq!(model.adapters()["lm_head"].a.val().dims(), [width, 2]);
+    assert_eq!(model.adapters()["lm_head"].b.val().dims(), [2, vocab]);
+    let ids = |at: u32| (0..8).map(|i| 5 + (at * 29 + i * i * 7) % 90).collect();
+    let examples: Vec<Example> = (0..16).map(|at| Example { ids: ids(at), loss_from: 0 }).collect();
+    let training =
+        TrainConfig { trained: Trained::Adapters, rate: 1e-2, length: Length::Steps(3), ..TrainConfig::default() };
+    let (tuned, _) = train(model, &examples, &training, |_, _| std::ops::ControlFlow::Continue(())).unwrap();
+    assert!(tuned.adapters()["lm_head"].norm() > 0.0);
+    let embedding = "model.embed_tokens.weight";
+    assert_eq!(tuned.tensors()[embedding], base.tensors()[embedding]);
+    let written = tempfile::tempdir().unwrap();
+    peft::save_adapter(&tuned, &config, "base", written.path()).unwrap();
+    let again = peft::with_adapter(&base, &files(written.path())).unwrap();
+    let logits = |model: &CausalLm| values(model.forward(&Batch::single(&[5, 6, 7]).unwrap()).unwrap());
+    assert_eq!(logits(&again), logits(&tuned));
+    let mut merged = tuned.clone();
+    lora::merge(&mut merged);
+    assert!(!merged.config().tied && merged.tensors()["lm_head.weight"] != merged.tensors()[embedding]);
+    // All linear layers are those but the unembedding, tied or not.
+    let mut all = base.clone();
+    lora::attach(&mut all, &LoraConfig::paper_text(2), 1).unwrap();
+    assert!(all.config().tied && !all.adapters().contains_key("lm_head"));
+}
+
 fn attach(config: LoraConfig) -> Result<CausalLm, String> {
     let mut model = base("llama");
     lora::attach(&mut model, &config, 0).map_err(|error| error.to_string())?;

@@ -575,7 +575,7 @@ mod tests {
     #[test]
     fn what_can_not_be_trained_is_told() {
         let base = tiny::pretrained(json!({ "steps": 5 }));
-        insta::assert_snapshot!(tune(&base, json!({ "rank": 2, "modules": ["q_proj"] })).err().unwrap(), @"no linear layer is called `q_proj`; the model has c_attn, c_fc, c_proj");
+        insta::assert_snapshot!(tune(&base, json!({ "rank": 2, "modules": ["q_proj"] })).err().unwrap(), @"no linear layer is called `q_proj`; the model has c_attn, c_fc, c_proj, lm_head");
         let bench = Bench::new().input("model", base.outputs["model"].clone());
         let none = bench.rows::<Value>("data", records::PAIRS, &[]).run::<Finetune>(json!({ "rank": 2 }));
         insta::assert_snapshot!(none.err().unwrap(), @"there are no pairs to learn from: no prompt was completed toxically?");

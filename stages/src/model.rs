@@ -2,15 +2,17 @@
 
 use palinode_engine::{
     context::Context,
+    job::InputFiles,
     stage::{InputPort, Kind, OutputPort, ParamProblem, PathParam, PortType, StageError},
 };
-use palinode_models::{ModelConfig, ModelError, Tokenizer, peft, weights::Weights};
+use palinode_models::{ModelConfig, ModelError, ModelFiles, Tokenizer, peft, weights::Weights};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::{
     hub::{self, HubParams},
-    runtime::{base_files, failed, model_files},
+    runtime::{base_files, failed},
 };
 
 /// The kind.
@@ -21,9 +23,10 @@ pub(crate) struct Model;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Params {
     /// A Hugging Face folder: config.json, weights (safetensors or pytorch_model.bin), a tokenizer (tokenizer.json, or
-    /// vocab.json and merges.txt, or vocab.txt). Other files in it don't matter. Or a model of the hub at a commit:
-    /// `hf://facebook/opt-1.3b@3f5c25d0bc631cb57ac65913f76e22c2dfb61d62`; what a loader reads of it is fetched into the
-    /// hub's own cache on this machine.
+    /// vocab.json and merges.txt, or vocab.txt). Other files in it don't matter. Or PEFT's adapter (adapter_config.json,
+    /// adapter_model.safetensors), with the model that it is for at the input `base` or in its folder `base/`. Or either
+    /// of the hub at a commit: `hf://facebook/opt-1.3b@3f5c25d0bc631cb57ac65913f76e22c2dfb61d62`; what a loader reads of
+    /// it is fetched into the hub's own cache on this machine.
     source: PathParam,
     /// Where the hub and its cache are, if not where its tools look for them.
     #[serde(default)]
@@ -39,7 +42,7 @@ impl Kind for Model {
     const REMOTE: &'static [&'static str] = &[hub::SCHEME];
 
     fn inputs() -> Vec<InputPort> {
-        Vec::new()
+        vec![InputPort::one(BASE, PortType::Model, "the model that the adapter in `source` is for").optional()]
     }
 
     fn outputs() -> Vec<OutputPort> {
@@ -75,7 +78,8 @@ impl Kind for Model {
             Some(name) => &hub::fetch(ctx, name, &params.hub, "model", |file| Self::reads("source", file))?,
             None => ctx.files(&params.source)?,
         };
-        let files = model_files(input);
+        let base = base_of(ctx, input)?;
+        let files = with_base(input, base);
         let base = base_files(&files);
         let text = base.text("config.json").map_err(failed)?;
         let text = text.ok_or_else(|| {
@@ -84,6 +88,14 @@ impl Kind for Model {
         })?;
         let config = ModelConfig::parse(&text).map_err(|error| failed(ModelError::from(error)))?;
         let weights = Weights::open(&base).map_err(failed)?;
+        let adapter = [peft::TENSORS, peft::TORCH_TENSORS].into_iter().find(|name| files.get(name).is_some());
+        match adapter {
+            Some(adapter) if files.get(peft::CONFIG).is_some() => {
+                Weights::open_file(&files, adapter).map_err(failed)?;
+            }
+            None if files.get(peft::CONFIG).is_some() => return Err(StageError::failed(NO_ADAPTER)),
+            _ => {}
+        }
         let tokenizer = Tokenizer::load(&base).map_err(failed)?;
         tokenizer.check(config.vocab_size).map_err(failed)?;
         ctx.summary("family", config.family.name());
@@ -97,11 +109,57 @@ impl Kind for Model {
         if !config.labels.is_empty() {
             ctx.summary("classes", config.labels.len());
         }
+        let output = ctx.output("model")?;
         if !hub::is_remote(&params.source.0) {
-            ctx.output("model")?.include("", input);
+            output.include("", input);
+        }
+        if let Some(base) = ctx.optional(BASE)? {
+            output.include(peft::BASE, base);
         }
         Ok(())
     }
+}
+
+/// The port of an adapter's base.
+const BASE: &str = "base";
+const NO_ADAPTER: &str = "`source` has an adapter_config.json and no adapter_model.safetensors (or .bin) beside it";
+
+/// The model that is linked as the base of the adapter in `source`, if one is and it makes sense.
+fn base_of<'a>(ctx: &'a Context<'_>, source: &InputFiles) -> Result<Option<&'a InputFiles>, StageError> {
+    let Some(config) = source.get(peft::CONFIG) else {
+        return match ctx.optional(BASE)? {
+            None => Ok(None),
+            Some(_) => Err(StageError::failed(
+                "`source` holds a model of its own and no adapter (adapter_config.json): drop the input `base`",
+            )),
+        };
+    };
+    let within = source.get(&format!("{}config.json", peft::BASE)).is_some();
+    match ctx.optional(BASE)? {
+        Some(_) if within => Err(StageError::failed(
+            "`source` is an adapter that brings its model in `base/`: drop the input `base`, or that folder",
+        )),
+        Some(base) if base.get(peft::CONFIG).is_some() => Err(StageError::failed(
+            "the input `base` has adapters already, and a model can't carry two sets: link the model that they are for",
+        )),
+        None if !within => {
+            let text = std::fs::read_to_string(config).map_err(StageError::io(config))?;
+            let named = serde_json::from_str::<Value>(&text).ok();
+            let named = named.as_ref().and_then(|config| config["base_model_name_or_path"].as_str());
+            let of = named.map_or_else(String::new, |name| format!(" (it names `{name}`)"));
+            Err(StageError::failed(format!(
+                "`source` is an adapter without the model that it is for{of}: link that model to the input `base`"
+            )))
+        }
+        base => Ok(base),
+    }
+}
+
+/// The files of `source`, with the base's below `base/`.
+fn with_base(source: &InputFiles, base: Option<&InputFiles>) -> ModelFiles {
+    let below = base.into_iter().flat_map(|base| &base.files);
+    let below = below.map(|(name, file)| (format!("{}{name}", peft::BASE), file.path.clone()));
+    source.files.iter().map(|(name, file)| (name.clone(), file.path.clone())).chain(below).collect()
 }
 
 #[cfg(test)]
@@ -109,6 +167,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::records;
     use crate::testing::{Bench, reference};
 
     #[test]
@@ -176,5 +235,47 @@ mod tests {
         std::fs::write(folder.path().join("config.json"), smaller).unwrap();
         let bench = Bench::new().folder("source", folder.path(), &|name| Model::reads("source", name));
         insta::assert_snapshot!(bench.run::<Model>(json!({ "source": "source" })).err().unwrap(), @"the tokenizer's highest id is 479 (`Ġdescribes`), but the model embeds only 479 ids: it is another model's, or tokens were added to it and the embedding wasn't resized");
+    }
+    /// PEFT's adapter, as it lies in a folder of its own, on the model that is linked.
+    #[test]
+    fn an_adapter_takes_its_model_from_an_input() {
+        let folder = tempfile::tempdir().unwrap();
+        let adapter = fixture("../peft/llama-head");
+        for name in [peft::CONFIG, peft::TENSORS] {
+            std::fs::copy(adapter.join(name), folder.path().join(name)).unwrap();
+        }
+        let bench = |base: Option<&str>| {
+            let bench = Bench::new().folder("source", folder.path(), &|name| Model::reads("source", name));
+            match base {
+                Some(base) => bench.input("base", crate::testing::folder(&fixture(base))),
+                None => bench,
+            }
+        };
+        let done = bench(Some("llama")).run::<Model>(json!({ "source": "source" })).unwrap();
+        assert_eq!((&done.summary["adapted"], &done.summary["family"]), (&json!(true), &json!("llama")));
+        insta::assert_snapshot!(
+            done.outputs["model"].files.keys().cloned().collect::<Vec<_>>().join(" "),
+            @"adapter_config.json adapter_model.safetensors base/config.json base/generation_config.json base/model.safetensors base/tokenizer.json base/tokenizer_config.json"
+        );
+        let prompt = json!({ "id": "p", "text": "The teacher", "group": "g" });
+        let said = |model: &InputFiles| {
+            let bench = Bench::new().input("model", model.clone()).rows(
+                "prompts",
+                records::PROMPTS,
+                std::slice::from_ref(&prompt),
+            );
+            let said = bench.run::<crate::generate::Generate>(json!({ "do_sample": false })).unwrap();
+            said.rows::<records::Completion>("completions", records::COMPLETIONS)[0].text.clone()
+        };
+        assert_ne!(said(&done.outputs["model"]), said(&crate::testing::folder(&fixture("llama"))));
+
+        let refused = |bench: Bench| bench.run::<Model>(json!({ "source": "source" })).err().unwrap();
+        insta::assert_snapshot!(refused(bench(None)), @"`source` is an adapter without the model that it is for (it names `llama`): link that model to the input `base`");
+        let twice = Bench::new().folder("source", folder.path(), &|name| Model::reads("source", name));
+        insta::assert_snapshot!(refused(twice.input("base", done.outputs["model"].clone())), @"the input `base` has adapters already, and a model can't carry two sets: link the model that they are for");
+        let whole = Bench::new().folder("source", &fixture("llama"), &|name| Model::reads("source", name));
+        insta::assert_snapshot!(refused(whole.input("base", crate::testing::folder(&fixture("llama")))), @"`source` holds a model of its own and no adapter (adapter_config.json): drop the input `base`");
+        std::fs::remove_file(folder.path().join(peft::TENSORS)).unwrap();
+        insta::assert_snapshot!(refused(bench(Some("llama"))), @"`source` has an adapter_config.json and no adapter_model.safetensors (or .bin) beside it");
     }
 }

@@ -67,7 +67,7 @@ fn read_scaling(key: &'static str, map: &Map<String, Value>) -> Result<RopeScali
             if high_frequency <= low_frequency {
                 return Err(wrong("high_freq_factor", high_frequency, "a number above low_freq_factor"));
             }
-            let original_context = needed("original_max_position_embeddings")?;
+            let original_context = keys.size("original_max_position_embeddings", None)? as f64;
             Ok(RopeScaling::Llama3 { factor: factor()?, low_frequency, high_frequency, original_context })
         }
         _ => Err(unsupported(key, &kind, "rope_type default, linear or llama3")),

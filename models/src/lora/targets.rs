@@ -68,7 +68,7 @@ pub(crate) struct AdapterShape {
     pub(crate) scale: f64,
 }
 
-const UNEMBEDDING: &str = "lm_head";
+pub(crate) const UNEMBEDDING: &str = "lm_head";
 /// What `all-linear` leaves out: unembedding and classifiers' heads.
 const HEADS: [&str; 3] = [UNEMBEDDING, "score", "classifier"];
 const ALL_LINEAR: &str = "all-linear";
@@ -82,8 +82,12 @@ impl Plan {
         config.check()?;
         let modules = modules(model);
         let saved_modules = saved_modules(&modules, config, unmatched)?;
-        let mut paths = Vec::new();
-        model.clone().each_linear(|path, _| paths.push(path.to_owned()));
+        let mut paths = linear_paths(model);
+        let tied = model.tied_embedding();
+        if tied.is_some() {
+            // It has no weights of its own before it is adapted.
+            paths.push(UNEMBEDDING.to_owned());
+        }
         let chosen = choose(&paths, config, unmatched)?;
         let ranks = patterns("rank_pattern", &config.rank_pattern, &chosen, unmatched)?;
         let alphas = patterns("alpha_pattern", &config.alpha_pattern, &chosen, unmatched)?;
@@ -97,8 +101,9 @@ impl Plan {
             |name: &str, module: &String| name.strip_prefix(module.as_str()).is_some_and(|rest| rest.starts_with('.'));
         let is_saved = |name: &String| saved_modules.iter().any(|module| within(name, module));
         let mut names: BTreeSet<String> = parameter_names(model);
-        let tied = model.tied_embedding();
-        let parts_tied = tied.is_some_and(|embedding| saved_modules.contains(UNEMBEDDING) || is_saved(&embedding));
+        let parts_tied = tied.is_some_and(|embedding| {
+            adapters.contains_key(UNEMBEDDING) || saved_modules.contains(UNEMBEDDING) || is_saved(&embedding)
+        });
         if parts_tied {
             names.insert(format!("{UNEMBEDDING}.weight"));
         }
@@ -295,6 +300,13 @@ fn modules(model: &impl Parameterized) -> BTreeSet<String> {
     modules
 }
 
+/// All linear layers by path, in the model's order.
+fn linear_paths(model: &impl Parameterized) -> Vec<String> {
+    let mut paths = Vec::new();
+    model.clone().each_linear(|path, _| paths.push(path.to_owned()));
+    paths
+}
+
 fn parameter_names(model: &impl Parameterized) -> BTreeSet<String> {
     let names = model.parameters().into_iter().map(|parameter| parameter.name);
     names.filter(|name| !super::is_adapter(name)).collect()
@@ -315,8 +327,7 @@ fn is_called(path: &str, name: &str) -> bool {
 impl Targets {
     /// The paths of all layers that are meant; an error for a name that means none.
     pub fn resolve(&self, model: &impl Parameterized) -> Result<Vec<String>, LoraError> {
-        let mut paths = Vec::new();
-        model.clone().each_linear(|path, _| paths.push(path.to_owned()));
+        let mut paths = linear_paths(model);
         let config = LoraConfig { targets: self.clone(), ..LoraConfig::paper_text(1) };
         let chosen = choose(&paths, &config, Unmatched::Refuse)?;
         paths.retain(|path| chosen.contains(path));

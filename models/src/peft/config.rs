@@ -11,7 +11,7 @@ use crate::error::ModelError;
 use crate::lora::{LayerFilter, LoraConfig, LoraError, LoraInit, Modules, Targets};
 
 /// What is asked for, refusing what would change the computation and isn't built.
-pub(super) fn parse(text: &str, model: &ModelConfig) -> Result<LoraConfig, LoraError> {
+pub(crate) fn parse(text: &str, model: &ModelConfig) -> Result<LoraConfig, LoraError> {
     let invalid = |reason: String| ModelError::Json { name: CONFIG.into(), reason };
     let map: Map<String, Value> = serde_json::from_str(text).map_err(|error| invalid(error.to_string()))?;
     refuse_unsupported(&map, model)?;

@@ -21,7 +21,7 @@ pub(super) fn compose(files: &ModelFiles, names: &[Value]) -> Result<(Value, Val
     }
     match files.text(WORD_PIECE)? {
         Some(vocab) => word_piece(&vocab, &Settings::read(files, names)?),
-        None => Err(ModelError::MissingFile { name: "tokenizer.json".into() }),
+        None => Err(ModelError::NoTokenizer),
     }
 }
 

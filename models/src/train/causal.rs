@@ -42,7 +42,7 @@ impl Trainable for CausalLm {
 
     fn loss(&self, rows: &[&Example], pass: &LossPass) -> Result<Tensor<1>, ModelError> {
         let layout = Layout::new(rows, pass.packing);
-        tokens::loss(self, &batch(&layout, pass)?, &layout.targets, pass)
+        tokens::loss(self, &batch(&layout, pass, self.config().context)?, &layout.targets, pass)
     }
 
     fn backward(
@@ -52,12 +52,16 @@ impl Trainable for CausalLm {
         gather: &mut dyn FnMut(Gradients),
     ) -> Result<f64, ModelError> {
         let layout = Layout::new(rows, pass.packing);
-        tokens::backward(self, &batch(&layout, pass)?, &layout.targets, pass, gather)
+        tokens::backward(self, &batch(&layout, pass, self.config().context)?, &layout.targets, pass, gather)
     }
 }
 
-fn batch(layout: &Layout, pass: &LossPass) -> Result<Batch, ModelError> {
+fn batch(layout: &Layout, pass: &LossPass, context: usize) -> Result<Batch, ModelError> {
     let batch = layout.batch()?.with_precision(pass.precision);
+    let [_, length] = batch.dims();
+    if length > context && pass.packing.is_some_and(|packing| packing > context) {
+        return Err(ModelError::PackedLength { length, context });
+    }
     Ok(match pass.dropout {
         Some(key) => batch.with_dropout(key),
         None => batch,

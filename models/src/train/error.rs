@@ -34,19 +34,19 @@ pub enum TrainError {
     #[error(transparent)]
     Targets(#[from] LoraError),
     /// A loss or gradient that is no number.
-    #[error("the {what} became {value} at step {step} (learning rate {rate:e}): try a lower rate or clipping")]
+    #[error("the {what} became {value} at step {} (learning rate {rate:e}): try a lower rate or clipping", .step + 1)]
     NotFinite {
         /// `loss`, `norm of the gradient` or `loss of the evaluation`.
         what: &'static str,
         /// NaN or infinity.
         value: f64,
-        /// Counted from 0.
+        /// Counted from 0; in words from 1, as in the loss curve.
         step: usize,
         /// The rate of that step.
         rate: f64,
     },
     /// The caller asked to stop.
-    #[error("training was cancelled after step {step}")]
+    #[error("training was cancelled after step {}", .step + 1)]
     Cancelled {
         /// The last one done, counted from 0.
         step: usize,

@@ -86,7 +86,7 @@ fn files_that_do_not_fit_are_refused_by_name() {
     );
     assert_eq!(
         open(&|config| config["target_modules"] = vec!["q_proj"].into(), "r4/init"),
-        "no linear layer is called `q_proj`; the model has c_attn, c_fc, c_proj"
+        "no linear layer is called `q_proj`; the model has c_attn, c_fc, c_proj, lm_head"
     );
     assert_eq!(
         open(&|config| config["use_dora"] = true.into(), "r4/init"),
@@ -175,7 +175,7 @@ fn targets_match_whole_names() {
     };
     assert_eq!(
         attach(&mut model, &["proj"]).unwrap_err().to_string(),
-        "no linear layer is called `proj`; the model has c_attn, c_fc, c_proj"
+        "no linear layer is called `proj`; the model has c_attn, c_fc, c_proj, lm_head"
     );
     attach(&mut model, &["attn.c_proj"]).unwrap();
     assert_eq!(model.adapters().len(), 3);

@@ -56,6 +56,10 @@ fn a_run_that_cannot_go_on_says_why() {
     );
     assert_eq!(fails(&[ids(66)], TrainConfig::default()), "65 tokens do not fit the model's context of 64");
     assert_eq!(
+        fails(&[ids(40), ids(30)], TrainConfig { packing: Some(70), ..TrainConfig::default() }),
+        "packing makes a row of 68 tokens, and the model's context is 64: pack into rows of at most that"
+    );
+    assert_eq!(
         fails(&[ids(4)], TrainConfig { trained: Trained::Adapters, ..TrainConfig::default() }),
         "the model has no adapters to train"
     );
@@ -102,7 +106,7 @@ fn a_run_that_cannot_go_on_says_why() {
         ..TrainConfig::default()
     };
     let message = fails(&[ids(4)], broken);
-    assert!(message.starts_with("the loss became NaN at step 1 (learning rate 8.8"), "{message}");
+    assert!(message.starts_with("the loss became NaN at step 2 (learning rate 8.8"), "{message}");
     let stop = |report: &StepReport, total| {
         assert_eq!(total, 20);
         if report.step == 2 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
