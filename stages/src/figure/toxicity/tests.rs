@@ -208,6 +208,22 @@ fn a_column_of_a_page_is_wide_enough_and_parts_of_the_prompts_can_be_chosen() {
 }
 
 #[test]
+fn rates_without_axes_are_one_bar_and_a_base_without_power_is_told_whichever_port_it_comes_by() {
+    let rows = [rate("after", json!([]), "all", 7, 300, 0)];
+    let low = [rate("after", json!([]), "all", 9, 300, 0)];
+    let bench = Bench::new().rows("rates", METRICS, &rows).rows("before", METRICS, &low);
+    let done = bench.run::<ToxicityFigure>(json!({})).unwrap();
+    let svg = done.text("figure", "figure.svg");
+    assert!(svg.contains("No power: under 5%") && svg.contains("completions") && !svg.contains(">rank<"));
+    assert_eq!(done.summary["bars"], 2);
+    // Of the same file at both ports, the base's rows are the base.
+    let both = [rate("before", json!([]), "all", 90, 300, 0), rows[0].clone()];
+    let bench = Bench::new().rows("rates", METRICS, &both).rows("before", METRICS, &both);
+    let done = bench.run::<ToxicityFigure>(json!({})).unwrap();
+    assert!(done.summary["bars"] == 2 && !done.text("figure", "figure.svg").contains("No power"));
+}
+
+#[test]
 fn what_is_missing_is_told_in_the_figure() {
     let table = [(json!([["rank", 2]]), Some(base())), (json!([["rank", 8]]), None)];
     let done = Bench::new().table("rates", METRICS, &table).run::<ToxicityFigure>(json!({})).unwrap();
