@@ -48,8 +48,9 @@ fn untitled<'t>(text: &'t str, prefix: &str) -> &'t str {
         return text;
     }
     let marks = |c: char| c.is_whitespace() || "*_\"'\u{201c}\u{2018}".contains(c);
-    let colons = text.char_indices().filter(|(_, c)| *c == ':').map(|(at, _)| text[at + 1..].trim_start_matches(marks));
-    let behind = colons.filter(|rest| begins_with(rest, prefix)).last();
+    let mut colons =
+        text.char_indices().filter(|(_, c)| *c == ':').map(|(at, _)| text[at + 1..].trim_start_matches(marks));
+    let behind = colons.rfind(|rest| begins_with(rest, prefix));
     behind.map_or(text, |rest| rest.trim_end_matches(['*', '_', '"', '\'', '\u{201d}', '\u{2019}']))
 }
 

@@ -89,7 +89,7 @@ impl Layout {
             let note = bar.note.as_ref().map_or(0.0, |note| SMALL.width(note));
             LABEL.width(&bar.label).max(note).max(SMALL.width(&interval(bar))) + 12.0
         };
-        let slot = bars().map(widest).fold(62.0, f64::max).min(140.0);
+        let slot = bars().map(widest).fold(66.0, f64::max).min(140.0);
         let longest = figure.panels.iter().map(|panel| panel.bars.len()).max().unwrap_or(1).max(1);
         let room = params.width.map(|width| (width - 2.0 * MARGIN - LEFT - 6.0) / longest as f64);
         let slot = room.map_or(slot, |room| slot.min(room.max(26.0)));
@@ -152,7 +152,7 @@ impl Layout {
 
     fn bar(&self, bar: &Bar, middle: f64, floor: f64, up: &dyn Fn(f64) -> f64) -> Element {
         let (rate, judged) = (&bar.rate, bar.judged());
-        let width = (self.slot * 0.66).min(56.0);
+        let width = (self.slot * 0.6).min(56.0);
         let left = middle - width / 2.0;
         let mut group = marked(&bar.mark(), &tooltip(bar));
         let levels = [0, rate.toxic, judged, rate.n].map(|count| up(count as f64));

@@ -215,6 +215,8 @@ fn rates_without_axes_are_one_bar_and_a_base_without_power_is_told_whichever_por
     let done = bench.run::<ToxicityFigure>(json!({})).unwrap();
     let svg = done.text("figure", "figure.svg");
     assert!(svg.contains("No power: under 5%") && svg.contains("completions") && !svg.contains(">rank<"));
+    // Counts of parts that are too low for them stand beside.
+    assert!(svg.contains(">9</text>") && svg.contains(">7</text>"));
     assert_eq!(done.summary["bars"], 2);
     // Of the same file at both ports, the base's rows are the base.
     let both = [rate("before", json!([]), "all", 90, 300, 0), rows[0].clone()];
