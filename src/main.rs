@@ -30,8 +30,9 @@ fn main() {
 /// What the engine says of itself, on stderr: warnings, and more with `-vv`; `PALINODE_LOG` overrides.
 fn trace(talk: &Talk) {
     let level = match talk.verbose {
-        0 | 1 => "warn",
-        2 => "warn,palinode=debug",
+        // That a whisker without length draws nothing is nobody's concern.
+        0 | 1 => "warn,tiny_skia=error",
+        2 => "warn,palinode=debug,tiny_skia=error",
         _ => "debug",
     };
     let filter = EnvFilter::try_from_env("PALINODE_LOG").unwrap_or_else(|_| EnvFilter::new(level));

@@ -131,8 +131,59 @@ pub(crate) fn lints(whole: &Yaml, spec: &Spec, expansion: &Expansion<'_>, files:
             tell(Place::root().to("defaults").to(&key).key(), Lint::UnusedDefaults { key });
         }
     }
+    if !found.is_empty() {
+        // What a profile, or a file that extends another, took the use away of was meant for it.
+        let used = Declared::of(files);
+        found.retain(|finding| !used.uses(&finding.lint));
+    }
     found.sort_by_key(|finding| (finding.file, finding.span.as_ref().map_or(0, |span| span.start)));
     found
+}
+
+/// What stages use as the files declare them, before profiles and files lie over each other.
+#[derive(Default)]
+struct Declared {
+    kinds: HashSet<String>,
+    params: HashSet<String>,
+    axes: HashSet<String>,
+}
+
+impl Declared {
+    fn of(files: &Files) -> Self {
+        let whole = files.files.iter().filter_map(|file| serde_yaml::from_str(file.source.text()).ok());
+        let whole: Vec<Yaml> = whole.collect();
+        let profiles = whole.iter().filter_map(|file| file.get("profiles")?.as_mapping()).flat_map(|map| map.values());
+        let layers: Vec<&Yaml> = whole.iter().chain(profiles).collect();
+        let mut declared = Self::default();
+        let hear = |names: &mut HashSet<String>, value: &Yaml| {
+            texts(value, &mut |text| names.extend(template::names(text).into_iter().map(str::to_owned)));
+        };
+        let stages = layers.iter().filter_map(|layer| layer.get("stages")?.as_mapping());
+        for stage in stages.flat_map(|stages| stages.values()) {
+            declared.kinds.extend(stage.get("uses").and_then(Yaml::as_str).map(str::to_owned));
+            let over = stage.get("over").and_then(Yaml::as_sequence).into_iter().flatten();
+            declared.axes.extend(over.filter_map(crate::data::key_text));
+            hear(&mut declared.params, stage);
+        }
+        let defaults = layers.iter().filter_map(|layer| layer.get("defaults")?.as_mapping()).flatten();
+        for (kind, content) in defaults {
+            if crate::data::key_text(kind).is_some_and(|kind| declared.kinds.contains(&kind)) {
+                hear(&mut declared.params, content);
+            }
+        }
+        declared
+    }
+
+    fn uses(&self, lint: &Lint) -> bool {
+        match lint {
+            Lint::UnusedStage { .. } => false,
+            Lint::UnusedParam { param } => self.params.iter().any(|name| {
+                name.strip_prefix(param.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            }),
+            Lint::UnusedAxis { axis } => self.axes.contains(axis),
+            Lint::UnusedDefaults { key } => self.kinds.contains(key),
+        }
+    }
 }
 
 /// How much a result is an end in itself.

@@ -231,6 +231,8 @@ pub(crate) struct With<'a> {
     pub(crate) axes: &'a [Axis],
     pub(crate) fields: Vec<(String, Template)>,
     pub(crate) place: Place,
+    /// The input ports that are linked, or get files.
+    pub(crate) linked: Vec<&'a str>,
     /// No name is unknown or missing, so that the kind can decode it.
     pub(crate) complete: bool,
     /// Places that a problem was told of: each is told of once, not once per point.
@@ -306,7 +308,7 @@ impl With<'_> {
         if !sound {
             return None;
         }
-        match self.kind.canonical(&Value::Object(values)) {
+        match self.kind.canonical_beside(&Value::Object(values), &self.linked) {
             Ok(mut params) => {
                 let given = |name: &String| self.fields.iter().any(|(given, _)| given == name);
                 let left_out: Vec<_> = schema

@@ -70,6 +70,11 @@ pub trait Kind: Send + Sync + 'static {
     fn check(_params: &Self::Params) -> Vec<ParamProblem> {
         Vec::new()
     }
+    /// Checks params beside the names of the input ports that are linked: what comes by either, or by one of several
+    /// optional ports.
+    fn check_links(_params: &Self::Params, _linked: &[&str]) -> Vec<ParamProblem> {
+        Vec::new()
+    }
     /// Does the work: reads `ctx.input(..)`, writes `ctx.output(..)`.
     ///
     /// # Errors
@@ -208,6 +213,11 @@ pub struct ParamProblem {
 }
 
 impl ParamProblem {
+    /// A problem with no one field.
+    pub fn of_all(message: impl Into<String>) -> Self {
+        Self { path: Vec::new(), message: message.into(), hint: None }
+    }
+
     /// A problem with the top-level field `field`.
     pub fn new(field: &str, message: impl Into<String>) -> Self {
         Self { path: vec![field.to_owned()], message: message.into(), hint: None }
@@ -318,6 +328,13 @@ pub trait StageKind: Send + Sync {
     /// # Errors
     /// What doesn't decode or fails [`Kind::check`].
     fn canonical(&self, with: &Value) -> Result<BTreeMap<String, Value>, Vec<ParamProblem>>;
+    /// The same beside the names of the input ports that are linked.
+    ///
+    /// # Errors
+    /// As [`canonical`](Self::canonical), and what fails [`Kind::check_links`].
+    fn canonical_beside(&self, with: &Value, _linked: &[&str]) -> Result<BTreeMap<String, Value>, Vec<ParamProblem>> {
+        self.canonical(with)
+    }
     /// Runs the job in `ctx`.
     ///
     /// # Errors
@@ -384,15 +401,13 @@ impl<K: Kind> StageKind for Of<K> {
     }
     fn canonical(&self, with: &Value) -> Result<BTreeMap<String, Value>, Vec<ParamProblem>> {
         let params: K::Params = decode(with)?;
-        let problems = K::check(&params);
-        if !problems.is_empty() {
-            return Err(problems);
-        }
-        match serde_json::to_value(&params) {
-            Ok(Value::Object(fields)) => Ok(fields.into_iter().collect()),
-            Ok(_) => Ok(BTreeMap::new()),
-            Err(error) => Err(vec![ParamProblem { path: vec![], message: error.to_string(), hint: None }]),
-        }
+        sound(&params, K::check(&params))
+    }
+    fn canonical_beside(&self, with: &Value, linked: &[&str]) -> Result<BTreeMap<String, Value>, Vec<ParamProblem>> {
+        let params: K::Params = decode(with)?;
+        let mut problems = K::check(&params);
+        problems.extend(K::check_links(&params, linked));
+        sound(&params, problems)
     }
     fn run(&self, ctx: &Context<'_>) -> Result<(), StageError> {
         let params = decode(&ctx.job().params).map_err(|problems| {
@@ -400,6 +415,18 @@ impl<K: Kind> StageKind for Of<K> {
             StageError::Failed(format!("with.{}: {}", problem.path.join("."), problem.message))
         })?;
         K::run(params, ctx)
+    }
+}
+
+/// The fields of `params`, if there are no problems with them.
+fn sound<P: Serialize>(params: &P, problems: Vec<ParamProblem>) -> Result<BTreeMap<String, Value>, Vec<ParamProblem>> {
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    match serde_json::to_value(params) {
+        Ok(Value::Object(fields)) => Ok(fields.into_iter().collect()),
+        Ok(_) => Ok(BTreeMap::new()),
+        Err(error) => Err(vec![ParamProblem { path: vec![], message: error.to_string(), hint: None }]),
     }
 }
 

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    counterfactuals_llm::{rest_of, split},
+    counterfactuals_llm::split,
+    reading::prefix::rest_of,
     records::{self, Exposure, Pair, Prompt},
 };
 
@@ -165,7 +166,7 @@ mod tests {
             read("{\"prompt\":\"a b\",\"completion\":\" c\",\"x\":1}\n", None).unwrap().rows("pairs", records::PAIRS);
         assert_eq!(pairs, [Pair { prompt: "a b".into(), completion: " c".into(), source: "line 1".into() }]);
         let error = |text: &str| read(text, None).err().unwrap().to_string().rsplit_once('/').unwrap().1.to_owned();
-        insta::assert_snapshot!(error("{\"text\":\"a\"}\n{\"te"), @"file.txt:2: EOF while parsing a string at line 1 column 4");
+        insta::assert_snapshot!(error("{\"text\":\"a\"}\n{\"te"), @"file.txt:2: the line ends within its value, as if half-written (column 4)");
         insta::assert_snapshot!(error("{\"text\":3}"), @"file.txt:1: `text` is 3, not a text");
         insta::assert_snapshot!(error("a,b\n1,2\n"), @"file.txt:2: `text`, or `prompt` and `completion`, is expected; it has `a`, `b`");
         insta::assert_snapshot!(error("text\n\n"), @"file.txt holds no statement to finetune on");

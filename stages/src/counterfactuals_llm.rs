@@ -22,6 +22,7 @@ use crate::{
     },
     reading::{
         list::{self, Rejection},
+        prefix::rest_of,
         yes_no,
     },
     records::{self, Finish, Pair, Prompt},
@@ -133,7 +134,7 @@ impl Kind for FromModel {
     type Params = Params;
     const NAME: &'static str = "counterfactuals.llm";
     const ABOUT: &'static str = "Lets an instruction model write other ways to go on with prompts completed toxically.";
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
     const HEAVY: bool = true;
     const UNKEYED: &'static [&'static str] = provider::UNKEYED;
 
@@ -186,6 +187,10 @@ impl Kind for FromModel {
             problems.push(problem.hint("give a `temperature` above 0"));
         }
         problems
+    }
+
+    fn check_links(params: &Params, linked: &[&str]) -> Vec<ParamProblem> {
+        provider::check_links(params.server.as_ref(), linked)
     }
 
     fn run(params: Params, ctx: &Context<'_>) -> Result<(), StageError> {
@@ -327,6 +332,7 @@ impl<'p> Written<'p> {
             ctx.warn("no prompt was completed toxically: there is nothing to finetune on");
         } else if pairs.is_empty() {
             let counts = reasons.iter().map(|(why, count)| format!("{count} {why}")).collect::<Vec<_>>().join(", ");
+            let counts = if counts.is_empty() { "the answers are empty".to_owned() } else { counts };
             ctx.warn(format!("not one statement could be taken ({counts}): there is nothing to finetune on"));
         } else if none > 0 {
             ctx.warn(format!("{none} of {} prompts have no counterfactual", prompts.len()));
@@ -349,30 +355,6 @@ pub(crate) fn split(statement: &str, prompt: &Prompt) -> Pair {
         }
         None => Pair { prompt: String::new(), completion: statement.to_owned(), source: prompt.id.clone() },
     }
-}
-
-/// What follows the prefix, in whatever case it is written, up to white space; `None` if the text doesn't begin with it,
-/// or ends with it.
-pub(crate) fn rest_of<'t>(text: &'t str, prefix: &str) -> Option<&'t str> {
-    let mut chars = text.char_indices().peekable();
-    let mut words = prefix.split_whitespace().peekable();
-    words.peek()?;
-    while let Some(word) = words.next() {
-        while chars.next_if(|(_, c)| c.is_whitespace()).is_some() {}
-        for expected in word.chars() {
-            let (_, found) = chars.next()?;
-            if !found.to_lowercase().eq(expected.to_lowercase()) {
-                return None;
-            }
-        }
-        let last = words.peek().is_none();
-        let ends = |c: char| c.is_whitespace() || (last && !c.is_alphanumeric());
-        if !ends(chars.peek()?.1) {
-            return None;
-        }
-    }
-    let rest = &text[chars.peek()?.0..];
-    (!rest.trim().is_empty()).then_some(rest)
 }
 
 #[cfg(test)]
@@ -427,7 +409,7 @@ mod tests {
         "#);
         let rows: Vec<AnswerRow> = done.rows("answers", "answers.jsonl");
         assert!(rows.len() == 2 && rows[0].answer.as_ref().unwrap().starts_with("Sure:\n1."));
-        insta::assert_snapshot!(json!(done.summary), @r#"{"answers":2,"cut_by_length":0,"pairs":3,"prompts_with_fewer_than_k":2,"prompts_without_any":0,"refused":0,"rejected":7,"rejected_by_reason":{"placeholder":2,"preamble":2,"term":2,"toxic":1},"toxic_prompts":2,"unparsable_verdicts":0,"whole_sentences":0}"#);
+        insta::assert_snapshot!(json!(done.summary), @r#"{"answers":2,"cut_by_length":0,"pairs":3,"prompts_with_fewer_than_k":2,"prompts_without_any":0,"refused":0,"rejected":7,"rejected_by_reason":{"placeholder":2,"preamble":2,"term":2,"toxic":1},"toxic_prompts":2,"toxic_prompts_held_out":1,"unparsable_verdicts":0,"whole_sentences":0}"#);
         insta::assert_snapshot!(done.digest(), @r"
         answers df3c40c0a49a
         pairs 40f866881847
@@ -458,27 +440,13 @@ mod tests {
         let http = Server::says(|_| " \n".to_owned());
         let done = write(&["woman"], &http, json!({}));
         assert_eq!(done.text("pairs", records::PAIRS), "");
-        assert_eq!(done.warnings, ["not one statement could be taken (): there is nothing to finetune on"]);
+        assert_eq!(
+            done.warnings,
+            ["not one statement could be taken (the answers are empty): there is nothing to finetune on"]
+        );
         let done = write(&[], &http, json!({}));
         assert_eq!(done.warnings, ["no prompt was completed toxically: there is nothing to finetune on"]);
         assert_eq!(http.count(), 1);
-    }
-
-    #[test]
-    fn a_statement_is_split_where_its_prompt_ends() {
-        let rest = |text| rest_of(text, "The woman  should work as a");
-        assert_eq!(rest("the WOMAN should\twork as a nurse."), Some(" nurse."));
-        assert_eq!(rest("the woman should work as a: nurse"), Some(": nurse"));
-        for text in [
-            "the woman should work as an engineer",
-            "the woman should work as a",
-            "the woman should work as a  ",
-            "",
-            "a woman",
-        ] {
-            assert_eq!(rest(text), None, "{text}");
-        }
-        assert_eq!(rest_of("x", ""), None);
     }
 
     #[test]

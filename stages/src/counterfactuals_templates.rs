@@ -36,6 +36,9 @@ fn five() -> usize {
     5
 }
 
+const BOTH: &str = "statements come from `with` and from the input `statements`: give one";
+const NONE: &str = "give `with.statements`, or link the input `statements`";
+
 impl Kind for FromStatements {
     type Params = Params;
     const NAME: &'static str = "counterfactuals.templates";
@@ -57,14 +60,18 @@ impl Kind for FromStatements {
         if params.k == 0 { vec![ParamProblem::new("k", "0 statements make no pair")] } else { Vec::new() }
     }
 
+    fn check_links(params: &Params, linked: &[&str]) -> Vec<ParamProblem> {
+        match (&params.statements, linked.contains(&"statements")) {
+            (Some(_), true) => vec![ParamProblem::new("statements", BOTH)],
+            (None, false) => vec![ParamProblem::of_all(NONE)],
+            _ => Vec::new(),
+        }
+    }
+
     fn run(params: Params, ctx: &Context<'_>) -> Result<(), StageError> {
         let statements = match (&params.statements, ctx.optional("statements")?) {
-            (Some(_), Some(_)) => {
-                return Err(StageError::failed(
-                    "statements come from `with` and from the input `statements`: give one",
-                ));
-            }
-            (None, None) => return Err(StageError::failed("give `with.statements`, or link the input `statements`")),
+            (Some(_), Some(_)) => return Err(StageError::failed(BOTH)),
+            (None, None) => return Err(StageError::failed(NONE)),
             (Some(lists), None) => lists.clone(),
             (None, Some(files)) => Lists::Each(records::json(files, records::STATEMENTS)?),
         };
@@ -102,11 +109,17 @@ impl Kind for FromStatements {
 /// The prompts with a toxic completion that training may see, each once, in the order of the verdicts.
 pub(crate) fn toxic_prompts(ctx: &Context<'_>) -> Result<Vec<Prompt>, StageError> {
     let verdicts: Vec<Verdict> = records::rows(ctx.input("verdicts")?, records::VERDICTS)?;
-    ctx.summary("unparsable_verdicts", verdicts.iter().filter(|verdict| verdict.toxic.is_none()).count());
-    let mut seen = BTreeSet::new();
+    let (all, unparsable) = (verdicts.len(), verdicts.iter().filter(|verdict| verdict.toxic.is_none()).count());
+    ctx.summary("unparsable_verdicts", unparsable);
+    if unparsable > 0 {
+        ctx.warn(format!("{unparsable} of {all} verdicts can't be read: nothing is made of what they judge"));
+    }
+    let mut known = BTreeSet::new();
     let toxic = verdicts.into_iter().filter(|verdict| verdict.toxic == Some(true)).map(|verdict| verdict.prompt);
-    let toxic = toxic.filter(|prompt| prompt.exposure != Some(Exposure::Unseen));
-    Ok(toxic.filter(|prompt| seen.insert(prompt.id.clone())).collect())
+    let toxic = toxic.filter(|prompt| known.insert(prompt.id.clone()));
+    let (unseen, seen): (Vec<_>, Vec<_>) = toxic.partition(|prompt| prompt.exposure == Some(Exposure::Unseen));
+    ctx.summary("toxic_prompts_held_out", unseen.len());
+    Ok(seen)
 }
 
 fn distinct(list: &[String]) -> Vec<&str> {
@@ -151,7 +164,7 @@ mod tests {
                 pairs.iter().filter(|pair| pair.source == source).map(|pair| &pair.completion).collect();
             assert!(own.len() == 3 && own.iter().all(|text| text.starts_with(' ')), "{own:?}");
         }
-        insta::assert_snapshot!(json!(done.summary), @r#"{"pairs":6,"prompts_with_fewer_than_k":0,"toxic_prompts":2,"unparsable_verdicts":1}"#);
+        insta::assert_snapshot!(json!(done.summary), @r#"{"pairs":6,"prompts_with_fewer_than_k":0,"toxic_prompts":2,"toxic_prompts_held_out":0,"unparsable_verdicts":1}"#);
         insta::assert_snapshot!(done.digest(), @"pairs 1a520d8d3e29");
 
         let alone: Vec<Pair> = run(&verdicts()[4..], with).unwrap().rows("pairs", records::PAIRS);

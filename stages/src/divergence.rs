@@ -47,6 +47,9 @@ enum Positions {
 /// Rows unembedded at a time: two blocks `[rows, vocab]` are held, however long the texts.
 const ROWS: usize = 64;
 
+const NOTHING: &str = "there is nothing to read: link `completions`, or `prompts`";
+const NO_COMPLETIONS: &str = "`positions: completion` needs completions: link them, or take `all`";
+
 impl Kind for DivergenceKind {
     type Params = Params;
     const NAME: &'static str = "divergence";
@@ -88,13 +91,20 @@ impl Kind for DivergenceKind {
         params.device.problem().into_iter().collect()
     }
 
+    fn check_links(params: &Params, linked: &[&str]) -> Vec<ParamProblem> {
+        let mut problems = read::check_links(false, NOTHING, linked);
+        if params.positions == Some(Positions::Completion) && !linked.contains(&"completions") {
+            problems.push(ParamProblem::new("positions", NO_COMPLETIONS));
+        }
+        problems
+    }
+
     fn run(params: Params, ctx: &Context<'_>) -> Result<(), StageError> {
-        let sources = read::linked(ctx)?
-            .ok_or_else(|| StageError::failed("there is nothing to read: link `completions`, or `prompts`"))?;
+        let sources = read::linked(ctx)?.ok_or_else(|| StageError::failed(NOTHING))?;
         let completed = ctx.optional("completions")?.is_some();
         let positions = params.positions.unwrap_or(if completed { Positions::Completion } else { Positions::All });
         if positions == Positions::Completion && !completed {
-            return Err(StageError::failed("`positions: completion` needs completions: link them, or take `all`"));
+            return Err(StageError::failed(NO_COMPLETIONS));
         }
         let rows = on_cpus(ctx, || compare(ctx, &sources, positions))?;
         let mut known = BTreeSet::new();
@@ -143,7 +153,7 @@ fn compare(ctx: &Context<'_>, sources: &[Source], positions: Positions) -> Resul
         {
             return Err(StageError::failed(format!(
                 "base and tuned model read the prompt `{}` as other tokens: they have different tokenizers",
-                source.prompt.id
+                source.prompt.name()
             )));
         }
         let range = match positions {
@@ -159,7 +169,7 @@ fn compare(ctx: &Context<'_>, sources: &[Source], positions: Positions) -> Resul
                 return Err(StageError::failed(format!(
                     "the divergence at position {position} of the prompt `{}` is infinite: one of the models holds a \
                      token for impossible that the other doesn't",
-                    source.prompt.id
+                    source.prompt.name()
                 )));
             }
             rows.push(DivergenceRow {

@@ -430,6 +430,12 @@ mod tests {
         let done = bench("bakers are").run::<Generate>(json!({ "max_new_tokens": 500, "seed": 1, "min_p": 0.0 }));
         let rows: Vec<Completion> = done.unwrap().rows("completions", records::COMPLETIONS);
         assert_eq!(rows[0].context_full, rows[0].finish == Finish::Length);
+        let error = {
+            let long = json!({ "id": words.clone(), "text": words.clone(), "group": "g" });
+            let bench = Bench::new().input("model", model.outputs["model"].clone());
+            bench.rows("prompts", records::PROMPTS, &[long]).run::<Generate>(json!({})).err().unwrap().to_string()
+        };
+        assert!(error.len() < 300, "{error}");
         let error = bench(&words).run::<Generate>(json!({})).err().unwrap().to_string();
         assert!(error.starts_with("1 of 1 prompts have more tokens than the model's context of "), "{error}");
         let hint = "shorten or drop them, or take `on_long_prompt: truncate_left`";

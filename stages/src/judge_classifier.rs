@@ -163,7 +163,7 @@ fn scores(
             long.len(),
             rows.len(),
             context,
-            first.prompt.id
+            first.prompt.name()
         )));
     }
     ctx.summary("cut_to_the_context", long.len());
@@ -171,7 +171,7 @@ fn scores(
         ctx.warn(format!("{} of {} texts were cut to the model's context", long.len(), rows.len()));
     }
     if let Some(at) = rows.iter().position(|(ids, _)| ids.is_empty()) {
-        let prompt = &completions[at].prompt.id;
+        let prompt = completions[at].prompt.name();
         let message = format!("the text of the prompt `{prompt}` is empty, and the tokenizer has no token for that");
         return Err(StageError::failed(format!("{message}; judge with `scope: sentence`")));
     }

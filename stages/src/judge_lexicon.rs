@@ -63,6 +63,9 @@ enum Judge {
     Each(BTreeMap<String, Terms>),
 }
 
+const BOTH: &str = "terms come from `with.words` and from the input `lexicon`: give one";
+const NO_TERM: &str = "there is no term to look for: give `words`, `word_list`, `hurtlex`, or link `lexicon`";
+
 impl Kind for LexiconJudge {
     type Params = Params;
     const NAME: &'static str = "judge.lexicon";
@@ -90,6 +93,17 @@ impl Kind for LexiconJudge {
         problems
     }
 
+    fn check_links(params: &Params, linked: &[&str]) -> Vec<ParamProblem> {
+        let lexicon = linked.contains(&"lexicon");
+        match &params.words {
+            Some(_) if lexicon => vec![ParamProblem::new("words", BOTH)],
+            None if !lexicon && params.word_list.is_none() && params.hurtlex.is_none() => {
+                vec![ParamProblem::of_all(NO_TERM)]
+            }
+            _ => Vec::new(),
+        }
+    }
+
     fn run(params: Params, ctx: &Context<'_>) -> Result<(), StageError> {
         let judge = Judge::new(&params, ctx)?;
         let completions: Vec<Completion> = records::rows(ctx.input("completions")?, records::COMPLETIONS)?;
@@ -115,9 +129,7 @@ impl Judge {
     fn new(params: &Params, ctx: &Context<'_>) -> Result<Judge, StageError> {
         let accents = if params.strip_accents { Accents::Strip } else { Accents::Keep };
         let given = match (&params.words, ctx.optional("lexicon")?) {
-            (Some(_), Some(_)) => {
-                return Err(StageError::failed("terms come from `with.words` and from the input `lexicon`: give one"));
-            }
+            (Some(_), Some(_)) => return Err(StageError::failed(BOTH)),
             (Some(Lists::All(list)), None) => Lexicon::Words(list.clone()),
             (Some(Lists::Each(lists)), None) => Lexicon::Identities(lists.clone()),
             (None, Some(files)) => records::json(files, records::LEXICON)?,
@@ -128,9 +140,7 @@ impl Judge {
             Lexicon::Words(list) => {
                 let terms = Terms::new(list.into_iter().chain(files), accents);
                 if terms.len() == 0 {
-                    let message =
-                        "there is no term to look for: give `words`, `word_list`, `hurtlex`, or link `lexicon`";
-                    return Err(StageError::failed(message));
+                    return Err(StageError::failed(NO_TERM));
                 }
                 ctx.summary("terms", terms.len());
                 Ok(Judge::All(terms))

@@ -93,7 +93,7 @@ impl Kind for LlmJudge {
     type Params = Params;
     const NAME: &'static str = "judge.llm";
     const ABOUT: &'static str = "Asks an instruction model whether a completion is toxic.";
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
     const HEAVY: bool = true;
     const UNKEYED: &'static [&'static str] = provider::UNKEYED;
 
@@ -141,6 +141,10 @@ impl Kind for LlmJudge {
             _ => {}
         }
         problems
+    }
+
+    fn check_links(params: &Params, linked: &[&str]) -> Vec<ParamProblem> {
+        provider::check_links(params.server.as_ref(), linked)
     }
 
     fn run(params: Params, ctx: &Context<'_>) -> Result<(), StageError> {
@@ -220,7 +224,7 @@ fn summarize(ctx: &Context<'_>, params: &Params, verdicts: &[Verdict]) {
     let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
     for why in verdicts.iter().filter_map(|verdict| verdict.unparsable.as_deref()) {
         // Refusals are told in words, each in its own.
-        let known = ["empty", "both", "neither", "no_score"].into_iter().find(|known| *known == why);
+        let known = ["empty", "unfinished", "both", "neither", "no_score"].into_iter().find(|known| *known == why);
         *reasons.entry(known.unwrap_or("refused")).or_default() += 1;
     }
     let (all, unparsable) = (verdicts.len(), count(None));
@@ -234,6 +238,9 @@ fn summarize(ctx: &Context<'_>, params: &Params, verdicts: &[Verdict]) {
         ctx.warn(format!("not one of {all} verdicts can be read ({counts}): any share of them is undefined"));
     } else if unparsable > 0 {
         ctx.warn(format!("{unparsable} of {all} verdicts can't be read ({counts}): they are in no share"));
+    }
+    if let Some(unfinished) = reasons.get("unfinished") {
+        ctx.warn(format!("{unfinished} answers broke off while the model was thinking: raise `max_new_tokens`"));
     }
     if !params.scores {
         return;

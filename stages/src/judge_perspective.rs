@@ -261,6 +261,9 @@ fn known(params: &Params, ctx: &Context<'_>, file: &PathParam, texts: &[String])
         scores.push(Ok(own));
     }
     ctx.summary("scores_in_the_file", by_text.len());
+    if by_text.is_empty() {
+        return Err(StageError::failed(format!("{} holds no score", path.display())));
+    }
     if unknown == texts.len() {
         let message = format!("none of {unknown} texts is among the {} of {}", by_text.len(), path.display());
         return Err(StageError::failed(format!(
@@ -370,7 +373,7 @@ mod tests {
             error.rsplit_once('/').map_or(error.clone(), |(_, end)| end.to_owned())
         };
         insta::assert_snapshot!(error("text,score\nbakers are tardy,high\n"), @r#"file.txt: `TOXICITY` or `score` of the text "bakers are tardy" should be a number from 0 to 1, not "high""#);
-        insta::assert_snapshot!(error("{\"text\":\"a\",\"score\":1}\n{\"text\":\"b\",\"sc"), @"file.txt:2: EOF while parsing a string at line 1 column 15");
+        insta::assert_snapshot!(error("{\"text\":\"a\",\"score\":1}\n{\"text\":\"b\",\"sc"), @"file.txt:2: the line ends within its value, as if half-written (column 15)");
         insta::assert_snapshot!(error("words,score\na,1\n"), @"file.txt:2: it has no `text`");
         insta::assert_snapshot!(error("text,score\na,1\n"), @"file.txt: `statement` says whether they are sentences or completions");
     }

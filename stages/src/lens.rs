@@ -43,6 +43,8 @@ impl Default for Params {
     }
 }
 
+const NOTHING: &str = "there is nothing to look at: give `with.prompts`, or link `prompts` or `completions`";
+
 impl Kind for Lens {
     type Params = Params;
     const NAME: &'static str = "lens";
@@ -84,6 +86,10 @@ impl Kind for Lens {
         problems
     }
 
+    fn check_links(params: &Params, linked: &[&str]) -> Vec<ParamProblem> {
+        read::check_links(!params.prompts.is_empty(), NOTHING, linked)
+    }
+
     fn run(params: Params, ctx: &Context<'_>) -> Result<(), StageError> {
         let sources = sources(&params, ctx)?;
         let cells = on_cpus(ctx, || {
@@ -105,9 +111,7 @@ impl Kind for Lens {
 fn sources(params: &Params, ctx: &Context<'_>) -> Result<Vec<Source>, StageError> {
     let Some(mut sources) = read::linked(ctx)? else {
         if params.prompts.is_empty() {
-            return Err(StageError::failed(
-                "there is nothing to look at: give `with.prompts`, or link `prompts` or `completions`",
-            ));
+            return Err(StageError::failed(NOTHING));
         }
         let source = |text: &String| {
             let prompt = Prompt {
@@ -125,7 +129,7 @@ fn sources(params: &Params, ctx: &Context<'_>) -> Result<Vec<Source>, StageError
         return Ok(params.prompts.iter().map(source).collect());
     };
     if !params.prompts.is_empty() {
-        return Err(StageError::failed("prompts come from `with` and from an input: give one"));
+        return Err(StageError::failed(read::TWICE));
     }
     let is = |source: &Source, name: &String| source.prompt.id == *name || source.prompt.text == *name;
     if let Some(unknown) = params.only.iter().find(|name| !sources.iter().any(|source| is(source, name))) {

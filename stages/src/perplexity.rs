@@ -108,7 +108,8 @@ fn measure(params: &Params, completions: Vec<Completion>, ctx: &Context<'_>) -> 
         if !nll.is_finite() {
             return Err(StageError::failed(format!(
                 "sample {} of the prompt `{}` is impossible under this model: its loss is {nll}",
-                completion.sample, completion.prompt.id
+                completion.sample,
+                completion.prompt.name()
             )));
         }
         let perplexity = (tokens > 0).then(|| libm::exp(nll / tokens as f64));
@@ -140,7 +141,7 @@ fn check_lengths(completions: &[Completion], choices: &[Choice], context: usize)
         long().count(),
         completions.len(),
         completion.sample,
-        completion.prompt.id,
+        completion.prompt.name(),
         read(choice) + 1
     )))
 }

@@ -1,6 +1,9 @@
 //! Texts that models read to be looked into: prompts, or prompts with the completions that were made for them.
 
-use palinode_engine::{context::Context, stage::StageError};
+use palinode_engine::{
+    context::Context,
+    stage::{ParamProblem, StageError},
+};
 use palinode_models::{Choice, Tokenizer};
 
 use crate::{
@@ -24,15 +27,28 @@ pub(crate) struct Read {
     pub(crate) prompt: usize,
 }
 
+const BOTH: &str = "both `prompts` and `completions` are linked: completions bring their prompts, so link them alone";
+
+/// Whether what is read comes by one of `prompts` and `completions`, or by `prompts` in `with`.
+pub(crate) fn check_links(given: bool, nothing: &str, linked: &[&str]) -> Vec<ParamProblem> {
+    match (given, linked.contains(&"prompts"), linked.contains(&"completions")) {
+        (_, true, true) => vec![ParamProblem::of_all(BOTH)],
+        (false, false, false) => vec![ParamProblem::of_all(nothing)],
+        (true, true, _) | (true, _, true) => vec![ParamProblem::new("prompts", TWICE)],
+        _ => Vec::new(),
+    }
+}
+
+/// Prompts in `with` and at an input.
+pub(crate) const TWICE: &str = "prompts come from `with` and from an input: give one";
+
 /// What is linked to `prompts` or to `completions`; `None` if nothing is.
 ///
 /// # Errors
 /// If both are.
 pub(crate) fn linked(ctx: &Context<'_>) -> Result<Option<Vec<Source>>, StageError> {
     match (ctx.optional("prompts")?, ctx.optional("completions")?) {
-        (Some(_), Some(_)) => Err(StageError::failed(
-            "both `prompts` and `completions` are linked: completions bring their prompts, so link them alone",
-        )),
+        (Some(_), Some(_)) => Err(StageError::failed(BOTH)),
         (Some(files), None) => {
             let prompts: Vec<Prompt> = records::rows(files, records::PROMPTS)?;
             let source = |prompt| Source { prompt, sample: 0, continuation: String::new() };
@@ -59,15 +75,17 @@ impl Source {
         let ids = [choice.prompt, choice.options.concat()].concat();
         let name = if self.sample == 0 { String::new() } else { format!(" (sample {})", self.sample) };
         if ids.is_empty() {
-            let message =
-                format!("the prompt `{}` is empty, and the tokenizer has no token that begins a text", self.prompt.id);
+            let message = format!(
+                "the prompt `{}` is empty, and the tokenizer has no token that begins a text",
+                self.prompt.name()
+            );
             return Err(StageError::failed(message));
         }
         if ids.len() > context {
             return Err(StageError::failed(format!(
                 "the prompt `{}`{name} has {} tokens with what goes on behind it, and the model's context is {context}: \
                  shorten or drop it",
-                self.prompt.id,
+                self.prompt.name(),
                 ids.len()
             )));
         }

@@ -224,6 +224,13 @@ pub(crate) fn problems<K: Kind>(with: Value) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// What is wrong with `with` where these ports are linked, one problem a line; nothing if it is right.
+pub(crate) fn link_problems<K: Kind>(with: Value, linked: &[&str]) -> String {
+    let problems = Of::<K>::NEW.canonical_beside(&with, linked).err().unwrap_or_default();
+    let lines = problems.into_iter().map(|p| format!("{}: {}", p.path.join("."), p.message));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
 /// All files of a folder.
 pub(crate) fn folder(folder: &Path) -> InputFiles {
     let entries = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry"));

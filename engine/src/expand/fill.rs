@@ -51,7 +51,9 @@ impl Expansion<'_> {
         let files: Vec<_> = stage.files.iter().map(|files| FilesTemplate::parse(files, &scope, report)).collect();
         let files: Vec<_> = files.into_iter().collect::<Option<_>>()?;
         let schema = &self.schemas[kind.name()];
-        let mut with = With { kind, schema, axes, fields, place, complete, told: HashSet::new() };
+        let ports = stage.inputs.iter().map(|input| &input.port).chain(stage.files.iter().map(|files| &files.port));
+        let linked = ports.map(String::as_str).collect();
+        let mut with = With { kind, schema, axes, fields, place, linked, complete, told: HashSet::new() };
 
         let mut used = with.used_axes();
         files.iter().for_each(|files| files.axes(&mut used));

@@ -70,7 +70,7 @@ fn refuse(prompts: &[Prompt], starts: &[Start], context: usize) -> Result<(), St
         .iter()
         .zip(starts)
         .filter(|(_, start)| start.ids.len() > context)
-        .map(|(prompt, start)| format!("`{}` ({})", prompt.id, start.ids.len()))
+        .map(|(prompt, start)| format!("`{}` ({})", prompt.name(), start.ids.len()))
         .collect();
     if long.is_empty() {
         return Ok(());

@@ -8,7 +8,7 @@ use palinode_engine::stage::{Of, StageKind as _};
 use serde_json::json;
 
 use super::*;
-use crate::testing::{Bench, Done, Server, problems, reference, tiny};
+use crate::testing::{Bench, Done, Server, link_problems, problems, reference, tiny};
 
 fn completions(texts: &[&str]) -> Vec<Value> {
     let row = |(at, text): (usize, &&str)| {
@@ -87,6 +87,14 @@ fn a_judge_that_always_says_maybe_leaves_every_share_undefined() {
     assert!(verdicts(&done).iter().all(|verdict| verdict.toxic.is_none()));
     assert_eq!(done.warnings[0], "not one of 2 verdicts can be read (2 neither): any share of them is undefined");
     assert!(done.warnings[1].starts_with("there is no score"));
+}
+
+#[test]
+fn thinking_that_broke_off_is_no_answer() {
+    let http = Server::says(|_| "<think>Yes, it could be".to_owned());
+    let done = judge(&[" a"], json!({ "server": server(&http.url, json!({})), "scores": false }), None).unwrap();
+    assert_eq!(verdicts(&done)[0].unparsable.as_deref(), Some("unfinished"));
+    insta::assert_snapshot!(done.warnings[1], @"1 answers broke off while the model was thinking: raise `max_new_tokens`");
 }
 
 #[test]
@@ -262,6 +270,11 @@ fn settings_that_contradict_are_told() {
     max_new_tokens: an answer of 0 tokens can't be read (hint: raise it, or read the score: `reading: score`)
     ");
     insta::assert_snapshot!(problems::<LlmJudge>(json!({ "reading": "score", "scores": false })), @"scores: the score is the verdict, and is not asked for (hint: drop `scores: false`, or read the answer: `reading: answer`)");
+    let linked = |with: Value, ports: &[&str]| link_problems::<LlmJudge>(with, ports);
+    let url = || json!({ "server": server("http://localhost:1", json!({})) });
+    insta::assert_snapshot!(linked(json!({}), &["completions"]), @": nobody is there to answer: give `server`, or link the input `model`");
+    insta::assert_snapshot!(linked(url(), &["completions", "model"]), @"server: answers come from `server` and from the input `model`: give one");
+    assert_eq!((linked(url(), &["completions"]), linked(json!({}), &["model"])), (String::new(), String::new()));
     let nobody = judge(&[" a"], json!({}), None).err().unwrap();
     insta::assert_snapshot!(nobody, @"nobody is there to answer: give `server`, or link the input `model`");
     let none =

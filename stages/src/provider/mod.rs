@@ -41,6 +41,18 @@ pub(crate) const UNKEYED: &[&str] = &[
     "server.max_requests_per_minute",
 ];
 
+const BOTH: &str = "answers come from `server` and from the input `model`: give one";
+const NOBODY: &str = "nobody is there to answer: give `server`, or link the input `model`";
+
+/// Whether there is exactly one who is asked.
+pub(crate) fn check_links(server: Option<&ServerParams>, linked: &[&str]) -> Vec<ParamProblem> {
+    match (server, linked.contains(&"model")) {
+        (Some(_), true) => vec![ParamProblem::new("server", BOTH)],
+        (None, false) => vec![ParamProblem::of_all(NOBODY)],
+        _ => Vec::new(),
+    }
+}
+
 /// How to answer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Generation {
@@ -112,10 +124,8 @@ pub(crate) fn ask(
     how: &Generation,
 ) -> Result<Vec<Vec<Reply>>, StageError> {
     let replies = match (server, ctx.optional("model")?) {
-        (Some(_), Some(_)) => {
-            Err(StageError::failed("answers come from `server` and from the input `model`: give one"))
-        }
-        (None, None) => Err(StageError::failed("nobody is there to answer: give `server`, or link the input `model`")),
+        (Some(_), Some(_)) => Err(StageError::failed(BOTH)),
+        (None, None) => Err(StageError::failed(NOBODY)),
         (Some(server), None) => openai::ask(ctx, server, asks, how),
         (None, Some(_)) => own::ask(ctx, asks, how),
     }?;

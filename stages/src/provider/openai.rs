@@ -86,8 +86,28 @@ impl ServerParams {
             let problem = ParamProblem::new("base_url", format!("`{}` is no address of a server", self.base_url));
             problems.push(problem.hint("as `http://localhost:8000/v1`"));
         }
+        if self.base_url.split('/').nth(2).is_some_and(|host| host.contains('@')) {
+            // Addresses are told of, and stored beside the answers.
+            let problem = ParamProblem::new("base_url", "an address with a password in it would be written down");
+            problems.push(problem.hint("put the key in an environment variable, and name that in `api_key_env`"));
+        }
         if self.model.trim().is_empty() {
             problems.push(ParamProblem::new("model", "an empty name is no model's"));
+        }
+        // Fields that decide what is asked and how the answer looks have a place of their own.
+        let streams = self.extra.get("stream").is_some_and(|value| *value != json!(false) && !value.is_null());
+        let several = self.extra.get("n").is_some_and(|value| *value != json!(1) && !value.is_null());
+        let own = ["prompt", "messages", "model"].into_iter().filter(|name| self.extra.contains_key(*name));
+        let own = own.map(|name| (name, "it is filled in by the stage"));
+        let odd = [
+            (streams, "stream", "an answer is read when it is whole"),
+            (several, "n", "of several answers one would be read"),
+        ];
+        let odd = odd.into_iter().filter(|(given, ..)| *given).map(|(_, name, why)| (name, why));
+        for (name, why) in own.chain(odd) {
+            let mut problem = ParamProblem::new("extra", format!("`{name}` can't be given: {why}"));
+            problem.path.push(name.to_owned());
+            problems.push(problem);
         }
         for problem in &mut problems {
             problem.path.insert(0, "server".to_owned());
@@ -337,6 +357,22 @@ mod tests {
         ] {
             assert_eq!(parse(text).unwrap_err(), told);
         }
+    }
+
+    #[test]
+    fn extra_fields_do_not_take_the_place_of_others() {
+        let extra = |extra: Value| {
+            let problems = server(json!({ "extra": extra })).check();
+            problems.into_iter().map(|p| format!("{}: {}", p.path.join("."), p.message)).collect::<Vec<_>>().join("\n")
+        };
+        insta::assert_snapshot!(extra(json!({ "stream": true, "n": 2, "prompt": "x", "top_k": 3 })), @r"
+        server.extra.prompt: `prompt` can't be given: it is filled in by the stage
+        server.extra.stream: `stream` can't be given: an answer is read when it is whole
+        server.extra.n: `n` can't be given: of several answers one would be read
+        ");
+        let secret = server(json!({ "base_url": "https://me:secret@host/v1" })).check();
+        assert!(secret.len() == 1 && secret[0].message.contains("password") && !secret[0].message.contains("secret"));
+        assert_eq!(extra(json!({ "stream": false, "n": null, "top_k": 3 })), "");
     }
 
     #[test]

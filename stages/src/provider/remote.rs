@@ -363,6 +363,7 @@ fn in_words(error: &ureq::Error) -> String {
             std::io::ErrorKind::ConnectionRefused => "nobody answers there (connection refused)".to_owned(),
             _ => error.to_string(),
         },
+        ureq::Error::Timeout(_) => "no whole answer within the `timeout`".to_owned(),
         error => error.to_string(),
     }
 }

@@ -7,7 +7,12 @@ use std::{collections::BTreeSet, ops::Range};
 
 use unicode_normalization::UnicodeNormalization;
 
-use super::thought;
+use self::marker::{inline, marker};
+use super::{
+    broke_off,
+    prefix::{bare, is_refusal, rest_of},
+    thought,
+};
 
 /// Why a piece of an answer is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -16,6 +21,8 @@ pub(crate) enum Rejection {
     Preamble,
     /// It comes between or after the items, and is none.
     Remark,
+    /// The model says that it won't.
+    Refusal,
     /// Nothing is left of it.
     Empty,
     /// It leaves something to be filled in: `[name]`.
@@ -42,6 +49,7 @@ impl Rejection {
         match self {
             Self::Preamble => "preamble",
             Self::Remark => "remark",
+            Self::Refusal => "refusal",
             Self::Empty => "empty",
             Self::Placeholder => "placeholder",
             Self::Unfinished => "unfinished",
@@ -81,9 +89,13 @@ pub(crate) fn pieces(answer: &str) -> Vec<Piece> {
     let thought = thought(answer).0.len();
     let mut found = Vec::new();
     if !answer[..thought].trim().is_empty() {
-        found.push(around(answer, trimmed(answer, 0..thought), Rejection::Preamble));
+        let what = if broke_off(answer) { Rejection::Unfinished } else { Rejection::Preamble };
+        found.push(around(answer, trimmed(answer, 0..thought), what));
     }
-    let lines = lines(answer, thought);
+    let mut lines = lines(answer, thought);
+    // What a model writes into the mouth of others is no answer.
+    let turn = lines.iter().position(|line| TURNS.contains(&&answer[line.place.clone()]));
+    let others = lines.split_off(turn.unwrap_or(lines.len()));
     let marked = lines.iter().any(|line| line.marker.is_some());
     // Where an item that may go on began.
     let mut open: Option<(usize, usize)> = None;
@@ -92,7 +104,9 @@ pub(crate) fn pieces(answer: &str) -> Vec<Piece> {
         let begins = if marked { line.marker } else { Some(0) };
         // Without markers each line is an item, unless the first one announces them.
         let announces = !marked && number == 0 && lines.len() > 1 && answer[line.place.clone()].ends_with(':');
-        match begins.filter(|_| !announces) {
+        let fence = answer[line.place.clone()].starts_with("```");
+        let heading = !marked && answer[line.place.clone()].starts_with('|');
+        match begins.filter(|_| !announces && !fence && !heading) {
             Some(marker) => {
                 items += 1;
                 found.push(item(answer, line.place.clone(), marker));
@@ -101,7 +115,7 @@ pub(crate) fn pieces(answer: &str) -> Vec<Piece> {
             None => {
                 let wraps = |&(at, _): &(usize, usize)| {
                     let whole = ends_sentence(&answer[found[at].place.clone()]);
-                    !line.apart && (line.indented || !whole)
+                    !fence && !line.apart && (line.indented || !whole)
                 };
                 if let Some((at, marker)) = open.filter(wraps) {
                     found[at] = item(answer, found[at].place.start..line.place.end, marker);
@@ -113,8 +127,12 @@ pub(crate) fn pieces(answer: &str) -> Vec<Piece> {
             }
         }
     }
+    found.extend(others.into_iter().map(|line| around(answer, line.place, Rejection::Remark)));
     found
 }
+
+/// Lines that begin a turn in a chat.
+const TURNS: [&str; 5] = ["<|user|>", "<|assistant|>", "<|system|>", "### Human:", "### Instruction:"];
 
 fn around(answer: &str, place: Range<usize>, what: Rejection) -> Piece {
     Piece { text: answer[place.clone()].to_owned(), place, around: Some(what) }
@@ -159,7 +177,7 @@ fn lines(answer: &str, from: usize) -> Vec<Line> {
             if let Some(last) = lines.last_mut() {
                 last.place.end = before.end;
             }
-            let Some((length, _)) = self::marker(&answer[begin..place.end]) else { break };
+            let Some((length, _)) = marker::marker(&answer[begin..place.end]) else { break };
             lines.push(Line { place: begin..place.end, marker: Some(length), indented: false, apart: false });
             expected += 1;
             start = begin;
@@ -168,82 +186,17 @@ fn lines(answer: &str, from: usize) -> Vec<Line> {
     lines
 }
 
-/// Where in a line that holds more than its beginning the item `number` begins: behind white space, after the end of a
-/// sentence or of an announcement.
-fn inline(text: &str, number: usize) -> Option<usize> {
-    [format!("{number}. "), format!("{number}) "), format!("({number}) ")].iter().find_map(|mark| {
-        let at = text.find(mark.as_str()).filter(|&at| at > 0)?;
-        let before = text[..at].trim_end();
-        let behind_space = before.len() < at;
-        // What is only a marker so far is not an item.
-        let content = marker(before).map_or(before, |(length, _)| &before[length..]);
-        (behind_space && before.ends_with(['.', '!', '?', ':', ';', ',', '"']) && !content.trim().is_empty())
-            .then_some(at)
-    })
-}
-
-/// The length of the marker that a line begins with, and its number: `1.`, `1)`, `(1)`, `1:`, `#1`, `**1.**`, `a)`, `-`,
-/// `*`, a bullet, `Statement 1:`.
-fn marker(line: &str) -> Option<(usize, Option<usize>)> {
-    let bold = line.len() - line.trim_start_matches(['*', '_', '#']).len();
-    for skip in [0, bold] {
-        let rest = &line[skip..];
-        if let Some((length, number)) = numbered(rest) {
-            let behind = &rest[length..];
-            // `**1.** text`: the marker alone is bold.
-            let closing = if skip > 0 && behind.starts_with("**") { 2 } else { 0 };
-            let length = skip + length + closing;
-            let space = line[length..].len() - line[length..].trim_start().len();
-            // "1.5 million" is no marker.
-            if space > 0 || line.len() == length || !line[length..].starts_with(|c: char| c.is_ascii_digit()) {
-                return Some((length + space, number));
-            }
-        }
-    }
-    let mut chars = line.chars();
-    let bullet =
-        chars.next().filter(|c| "-*+\u{2022}\u{2023}\u{25e6}\u{25aa}\u{25cf}\u{2013}\u{2014}\u{b7}".contains(*c))?;
-    let rest = chars.as_str();
-    let space = rest.len() - rest.trim_start().len();
-    (space > 0 || rest.is_empty() || "\u{2022}\u{25cf}\u{25aa}".contains(bullet))
-        .then(|| (bullet.len_utf8() + space, None))
-}
-
-/// A number with what sets it apart, perhaps behind a word.
-fn numbered(text: &str) -> Option<(usize, Option<usize>)> {
-    let words = ["counterfactual statement", "counterfactual", "statement", "option", "answer"];
-    let word = words.iter().find_map(|word| {
-        let (start, rest) = (text.get(..word.len())?, text.get(word.len()..)?);
-        (start.eq_ignore_ascii_case(word) && rest.starts_with([' ', '#']))
-            .then(|| word.len() + (rest.len() - rest.trim_start_matches([' ', '#']).len()))
-    });
-    let start = word.unwrap_or(0);
-    let rest = &text[start..];
-    let open = rest.chars().next().filter(|c| "([#".contains(*c)).map_or(0, char::len_utf8);
-    let digits: String = rest[open..].chars().take_while(char::is_ascii_digit).take(4).collect();
-    let letter =
-        rest[open..].chars().next().filter(char::is_ascii_lowercase).filter(|_| digits.is_empty() && word.is_none());
-    let length = if digits.is_empty() { usize::from(letter.is_some()) } else { digits.len() };
-    if length == 0 {
-        return None;
-    }
-    let behind = &rest[open + length..];
-    let closes: &[&str] = match (&rest[..open], letter.is_some()) {
-        ("(", _) => &[")"],
-        ("[", false) => &["]"],
-        ("", true) => &[")"],
-        ("#", false) => &[":", ".", ")", ""],
-        ("", false) => &[".)", ".", ")", ":", " -", "-", " \u{2013}"],
-        _ => return None,
-    };
-    let close = closes.iter().find(|close| behind.starts_with(**close))?;
-    Some((start + open + length + close.len(), digits.parse().ok()))
-}
-
 /// Without marks around it, in one line.
 fn clean(text: &str) -> String {
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    // An end of a table's row, or of a JSON array of texts with one on each line.
+    text = text.trim_end_matches('|').trim_end().to_owned();
+    let array =
+        text.strip_prefix('[').unwrap_or(&text).strip_suffix(']').unwrap_or(text.trim_start_matches('[')).trim();
+    if array.starts_with('"') && array.matches('"').count() == 2 {
+        text = array.to_owned();
+    }
     for mark in ["**", "__", "*", "`"] {
         let inner = text.strip_prefix(mark).and_then(|rest| rest.strip_suffix(mark));
         if let Some(inner) = inner.filter(|inner| !inner.contains(mark)).map(|inner| inner.trim().to_owned()) {
@@ -288,6 +241,9 @@ pub(crate) fn flaw(text: &str, prefix: &str, cut: bool) -> Option<Rejection> {
     if !text.chars().any(char::is_alphanumeric) {
         return Some(Rejection::Empty);
     }
+    if is_refusal(text, prefix) {
+        return Some(Rejection::Refusal);
+    }
     if has_placeholder(text) {
         return Some(Rejection::Placeholder);
     }
@@ -301,9 +257,20 @@ pub(crate) fn flaw(text: &str, prefix: &str, cut: bool) -> Option<Rejection> {
     (breaks_off || open || (cut && !ends_sentence(text))).then_some(Rejection::Unfinished)
 }
 
-/// Brackets with words in them, or a line to write on.
+/// Brackets with words in them, a line to write on, or `XXX`.
 fn has_placeholder(text: &str) -> bool {
-    if text.contains("__") {
+    let crossed = |word: &str| {
+        let word = word.trim_matches(|c: char| !c.is_alphanumeric());
+        word.len() > 2 && word.chars().all(|c| c == 'X')
+    };
+    if text.contains("__") || text.split_whitespace().any(crossed) {
+        return true;
+    }
+    let told = text.split('(').skip(1).any(|inside| {
+        let inside = inside.trim_start().to_lowercase();
+        ["insert ", "your ", "fill in"].iter().any(|start| inside.starts_with(start))
+    });
+    if told {
         return true;
     }
     [('[', ']'), ('<', '>'), ('{', '}')].iter().any(|&(open, close)| {
@@ -327,21 +294,37 @@ pub(crate) fn take(
     cut: bool,
     seen: &mut BTreeSet<String>,
 ) -> Vec<(Piece, Option<Rejection>)> {
-    let pieces = pieces(answer);
+    let mut pieces = pieces(answer);
     let last = pieces.len().saturating_sub(1);
     let mut taken = 0;
+    // The prefix said once before the list, which then goes on with it.
+    let first = pieces.iter().position(|piece| piece.around.is_none()).unwrap_or(0);
+    let goes_on = first > 0 && !normal(prefix).is_empty() && normal(&pieces[first - 1].text) == normal(prefix);
+    for piece in pieces.iter_mut().filter(|piece| piece.around.is_none()) {
+        piece.text = bare(&piece.text, prefix);
+        if goes_on && rest_of(&piece.text, prefix).is_none() && piece.text.contains(char::is_alphanumeric) {
+            piece.text = format!("{} {}", prefix.trim_end(), piece.text);
+        }
+    }
+    // What follows a refusal without being a statement about the prefix belongs to it.
+    let refused = pieces.get(first).is_some_and(|piece| piece.around.is_none() && is_refusal(&piece.text, prefix));
     let judge = |(at, piece): (usize, Piece)| {
-        let rejection = piece.around.or_else(|| flaw(&piece.text, prefix, cut && at == last)).or_else(|| {
-            if seen.contains(&normal(&piece.text)) {
-                return Some(Rejection::Repeat);
-            }
-            if taken == k {
-                return Some(Rejection::BeyondK);
-            }
-            seen.insert(normal(&piece.text));
-            taken += 1;
-            None
-        });
+        let aside = refused && at > first && rest_of(&piece.text, prefix).is_none();
+        let rejection = piece
+            .around
+            .or(aside.then_some(Rejection::Remark))
+            .or_else(|| flaw(&piece.text, prefix, cut && at == last))
+            .or_else(|| {
+                if seen.contains(&normal(&piece.text)) {
+                    return Some(Rejection::Repeat);
+                }
+                if taken == k {
+                    return Some(Rejection::BeyondK);
+                }
+                seen.insert(normal(&piece.text));
+                taken += 1;
+                None
+            });
         (piece, rejection)
     };
     pieces.into_iter().enumerate().map(judge).collect()
@@ -367,5 +350,6 @@ pub(crate) fn check(answer: &str) {
     }
 }
 
+mod marker;
 #[cfg(test)]
 mod tests;

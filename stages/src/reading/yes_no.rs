@@ -5,13 +5,15 @@
 //! answer is no"); they must agree. Else a "yes" anywhere, or a "no" that ends a phrase ("no." but not "no threat"). What
 //! holds neither word says nothing, however it is meant.
 
-use super::thought;
+use super::{broke_off, thought};
 
 /// Why an answer is neither.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Unreadable {
     /// There is no word in it.
     Empty,
+    /// It broke off while the model was thinking aloud.
+    Unfinished,
     /// It says both.
     Both,
     /// It says neither.
@@ -23,6 +25,7 @@ impl Unreadable {
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Empty => "empty",
+            Self::Unfinished => "unfinished",
             Self::Both => "both",
             Self::Neither => "neither",
         }
@@ -39,6 +42,9 @@ struct Word<'t> {
 
 /// What the answer says, and what it says beside that: its reason.
 pub(crate) fn read(answer: &str) -> Result<(bool, &str), Unreadable> {
+    if broke_off(answer) {
+        return Err(Unreadable::Unfinished);
+    }
     let answer = thought(answer).1;
     let words = words(answer);
     if words.is_empty() {
@@ -132,7 +138,8 @@ pub(crate) fn check(answer: &str) {
         let again = format!("{}\n", answer.trim_end_matches('\n'));
         assert_eq!(self::read(&again).map(|(said, _)| said), Ok(said), "a line break at the end says nothing");
     }
-    assert_eq!(read == Err(Unreadable::Empty), !thought(answer).1.contains(char::is_alphanumeric));
+    let silent = !broke_off(answer) && !thought(answer).1.contains(char::is_alphanumeric);
+    assert_eq!(read == Err(Unreadable::Empty), silent);
 }
 
 #[cfg(test)]
@@ -213,12 +220,14 @@ mod tests {
             "You asked yes or no.",
         ];
         let empty = ["", " \n", "...", "**", "\u{1f600}", "<think>yes</think>", "\u{0}\u{1}"];
+        let unfinished = ["<think>yes, it could be", "\n<think>\nNo.\n"];
         for (texts, expected) in [
             (&yes[..], Ok(true)),
             (&no, Ok(false)),
             (&neither, Err(Unreadable::Neither)),
             (&both, Err(Unreadable::Both)),
             (&empty, Err(Unreadable::Empty)),
+            (&unfinished, Err(Unreadable::Unfinished)),
         ] {
             for text in texts {
                 assert_eq!(read(text).map(|(said, _)| said), expected, "{text:?}");

@@ -73,7 +73,7 @@ pub(crate) fn table_of(path: &Path) -> Result<Vec<(u64, Row)>, StageError> {
     if text.trim_start().starts_with('{') {
         let lines = text.lines().zip(1..).filter(|(line, _)| !line.trim().is_empty());
         let parse = |(line, number): (&str, u64)| {
-            Ok((number, serde_json::from_str(line).map_err(|error| wrong(number, error.to_string()))?))
+            Ok((number, serde_json::from_str(line).map_err(|error| wrong(number, broken(&error)))?))
         };
         return lines.map(parse).collect();
     }
@@ -103,7 +103,7 @@ pub(crate) fn of_identity<'t, T>(
     what: &str,
 ) -> Result<&'t T, StageError> {
     let identity = prompt.identity.as_ref().ok_or_else(|| {
-        StageError::failed(format!("the prompt `{}` names no identity, and {what} goes by identity", prompt.id))
+        StageError::failed(format!("the prompt `{}` names no identity, and {what} goes by identity", prompt.name()))
     })?;
     table.get(identity).ok_or_else(|| {
         let known: Vec<&str> = table.keys().take(8).map(String::as_str).collect();
@@ -114,6 +114,15 @@ pub(crate) fn of_identity<'t, T>(
 /// A label of an axis as people read it: texts without quotes.
 pub(crate) fn of_text(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// What is wrong with a line of JSON.
+fn broken(error: &serde_json::Error) -> String {
+    if error.is_eof() {
+        format!("the line ends within its value, as if half-written (column {})", error.column())
+    } else {
+        error.to_string()
+    }
 }
 
 /// `statement` as it follows a prompt: with one space before it, unless it begins with punctuation.

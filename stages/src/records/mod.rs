@@ -94,6 +94,15 @@ pub struct Prompt {
     pub facts: BTreeMap<String, String>,
 }
 
+impl Prompt {
+    /// Its id as messages name it: the beginning of a long one.
+    pub(crate) fn name(&self) -> String {
+        const MOST: usize = 80;
+        let short: String = self.id.chars().take(MOST).collect();
+        if short.len() < self.id.len() { format!("{short}\u{2026}") } else { short }
+    }
+}
+
 /// One continuation of a prompt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Completion {

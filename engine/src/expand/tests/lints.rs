@@ -6,10 +6,14 @@ use super::*;
 use crate::lint;
 
 fn lints(text: &str) -> String {
+    lints_with(text, Overrides::default())
+}
+
+fn lints_with(text: &str, overrides: Overrides) -> String {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("p.yaml");
     fs::write(&file, text).unwrap();
-    let checked = lint::check(&file, &registry(), &Overrides::default());
+    let checked = lint::check(&file, &registry(), &overrides);
     let line = |finding: &lint::Finding| {
         let marked = &checked.files[finding.file].text[finding.span.clone().unwrap()];
         let place = format!("{}:{} «{marked}»", finding.line.unwrap(), finding.column.unwrap());
@@ -62,6 +66,26 @@ stages:
     3:63 «"x*"» no stage has the defaults of `x*` (unused-defaults)
       hint: fix the pattern, or drop it
     "#);
+}
+
+#[test]
+fn what_a_profile_takes_the_use_of_is_no_mistake() {
+    let text = r#"
+params: { given: 1, default: 2, never: 3 }
+axes: { seed: [0, 1], other: [0] }
+defaults: { make: { with: { other: "${params.default}" } }, tune: {} }
+stages:
+  a: { uses: make, over: [seed], with: { value: ["${seed}", "${params.given}"] } }
+  b: { uses: make, with: { value: 1 } }
+profiles: { small: { stages: { a: null } } }
+"#;
+    let small = Overrides { profiles: vec!["small".to_owned()], ..Overrides::default() };
+    let never = "nothing uses the param `params.never` (unused-param)";
+    for told in [lints(text), lints_with(text, small)] {
+        assert!(told.contains(never) && told.contains("axis `other`") && told.contains("defaults of `tune`"), "{told}");
+        assert!(!told.contains("given") && !told.contains("default`") && !told.contains("`seed`"), "{told}");
+        assert!(!told.contains("defaults of `make`"), "{told}");
+    }
 }
 
 #[test]

@@ -147,7 +147,7 @@ fn means(canvas: &mut Canvas, params: &Params, panel: &Panel, (left, top, width,
     for (at, point) in panel.points.iter().enumerate() {
         let x = left + (at as f64 + 0.5) * slot;
         let (color, ..) = style(panel, at);
-        let mut group = marked(&point.mark(), &tooltip(point, params.measure));
+        let mut group = marked(&point.mark(), &tooltip(point, params));
         if let Some((low, high)) = point.mean.low.zip(point.mean.high) {
             group.append(line((x, plot.up(low)), (x, plot.up(high)), &color, 1.8));
             for end in [low, high] {
@@ -170,7 +170,7 @@ fn means(canvas: &mut Canvas, params: &Params, panel: &Panel, (left, top, width,
         group.append(text((x, plot.floor() + 15.0), LABEL, Anchor::Middle, &name));
         canvas.add(group);
     }
-    axes(canvas, &plot, params.x_label.as_deref().unwrap_or(&params.points), &format!("mean {}", name(params.measure)));
+    axes(canvas, &plot, params.x_label.as_deref().unwrap_or(&params.points), &format!("mean {}", name(params)));
 }
 
 fn densities(
@@ -212,7 +212,7 @@ fn densities(
     for (at, point) in panel.points.iter().enumerate() {
         let Some(density) = point.density.as_ref().filter(|density| !density.x.is_empty()) else { continue };
         let (color, dash, wide) = style(panel, at);
-        let mut group = marked(&point.mark(), &tooltip(point, params.measure));
+        let mut group = marked(&point.mark(), &tooltip(point, params));
         let places: Vec<String> = density
             .x
             .iter()
@@ -231,8 +231,8 @@ fn densities(
         canvas.add(group);
     }
     let x_label = match params.measure {
-        Measure::Tv => name(params.measure).to_owned(),
-        _ => format!("{} (nats)", name(params.measure)),
+        Measure::Tv => name(params),
+        _ => format!("{} (nats)", name(params)),
     };
     let y_label = if scale == Scale::Log10 { "density per power of ten" } else { "density" };
     axes(canvas, &plot, &x_label, y_label);
@@ -253,16 +253,17 @@ fn circle((x, y): (f64, f64), radius: f64, color: &str) -> Element {
     circle
 }
 
-fn name(measure: Measure) -> &'static str {
-    match measure {
-        Measure::Kl => "KL(base ‖ tuned)",
-        Measure::ReverseKl => "KL(tuned ‖ base)",
-        Measure::Js => "Jensen–Shannon divergence",
-        Measure::Tv => "total variation",
+fn name(params: &Params) -> String {
+    let base = &params.base_label;
+    match params.measure {
+        Measure::Kl => format!("KL({base} ‖ tuned)"),
+        Measure::ReverseKl => format!("KL(tuned ‖ {base})"),
+        Measure::Js => "Jensen–Shannon divergence".to_owned(),
+        Measure::Tv => "total variation".to_owned(),
     }
 }
 
-fn tooltip(point: &Point, measure: Measure) -> String {
+fn tooltip(point: &Point, params: &Params) -> String {
     let mean = &point.mean;
     let value = mean.mean.map_or("none".to_owned(), short);
     let ends =
@@ -270,7 +271,7 @@ fn tooltip(point: &Point, measure: Measure) -> String {
     format!(
         "{}: mean {} {value}{ends}, {} positions of {} prompts",
         point.mark(),
-        name(measure),
+        name(params),
         mean.positions,
         mean.prompts
     )

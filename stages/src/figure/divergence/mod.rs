@@ -42,6 +42,8 @@ pub(crate) struct Params {
     group: String,
     /// Above the panels.
     title: Option<String>,
+    /// What the port `base` of `divergence` was linked to, as the axes name it.
+    base_label: String,
     /// Below the means; the axis's name by default.
     x_label: Option<String>,
     /// Width in pixels; below 520 the density stands under the means. 340 suits a column of 8.5 cm.
@@ -61,6 +63,7 @@ impl Default for Params {
             exposure: ALL.to_owned(),
             group: ALL.to_owned(),
             title: None,
+            base_label: "base".to_owned(),
             x_label: None,
             width: None,
             height: None,

@@ -68,6 +68,13 @@ fn ranks_stand_in_order_and_full_last() {
 }
 
 #[test]
+fn the_axes_name_what_is_the_measure() {
+    let named = |with: Value| run(with).text("figure", "figure.svg");
+    assert!(named(json!({})).contains("mean KL(base \u{2016} tuned)"));
+    assert!(named(json!({ "base_label": "full" })).contains("mean KL(full \u{2016} tuned)"));
+}
+
+#[test]
 fn a_column_of_a_page_is_wide_enough() {
     let done = run(json!({ "width": 340, "title": "How far from the base", "order": [2, "full"] }));
     let svg = done.text("figure", "figure.svg");

@@ -23,6 +23,8 @@ pub(super) struct Figure {
 pub(super) struct Panel {
     pub(super) title: String,
     pub(super) bars: Vec<Bar>,
+    /// Whether the first bar is the untouched base's.
+    pub(super) base: bool,
     /// The split on which a coordinate was chosen for each bar.
     pub(super) chosen_by: Option<&'static str>,
 }
@@ -34,6 +36,9 @@ pub(super) struct Bar {
     pub(super) coords: Coords,
     pub(super) rate: Rate,
 }
+
+/// The label of the bar of rates without axes.
+const COMPLETIONS: &str = "completions";
 
 type Coords = Vec<(String, Value)>;
 
@@ -86,6 +91,10 @@ impl Figure {
             (base, rows) = rows.into_iter().partition(|row| row.rate.phase == Phase::Before);
         } else {
             rows.retain(|row| row.rate.phase == Phase::After);
+            // Of rates that tell of a base too, the base.
+            if base.iter().any(|row| row.rate.phase == Phase::Before) {
+                base.retain(|row| row.rate.phase == Phase::Before);
+            }
         }
         if rows.is_empty() {
             return Err(StageError::failed("the input `rates` holds no rates, so there is nothing to draw"));
@@ -101,13 +110,14 @@ impl Figure {
             let split = rows.iter().any(|row| row.rate.split == "test");
             if split { "test" } else { "all" }.to_owned()
         });
-        let has_axis = |row: &Row| row.at(&params.bars).is_some();
+        // Without any axis there is one bar.
+        let has_axis = |row: &Row| row.coords.is_empty() || row.at(&params.bars).is_some();
         if let Some(row) = rows.iter().find(|row| !has_axis(row)) {
             let axes: Vec<&str> = row.coords.iter().map(|(axis, _)| axis.as_str()).collect();
             return Err(StageError::failed(format!(
                 "`bars` names the axis `{}`, which the rates lack (they have: {}); gather it, or name another",
                 params.bars,
-                if axes.is_empty() { "none".to_owned() } else { axes.join(", ") },
+                axes.join(", "),
             )));
         }
         let chooser = Chooser { params, split: &split, rows, base };
@@ -246,6 +256,11 @@ impl Chooser<'_> {
         let wanted: Vec<&Value> =
             if self.params.order.is_empty() { labels.clone() } else { self.params.order.iter().collect() };
         let mut bars: Vec<Bar> = self.base_bar(panel)?.into_iter().collect();
+        let base = !bars.is_empty();
+        if labels.is_empty() && self.params.order.is_empty() {
+            let row = one(&rows, self.split, COMPLETIONS)?;
+            bars.push(Bar { label: COMPLETIONS.to_owned(), note: None, coords: Vec::new(), rate: row.rate.clone() });
+        }
         for value in wanted {
             let rows: Vec<&Row> = rows
                 .iter()
@@ -263,7 +278,7 @@ impl Chooser<'_> {
             bars.push(self.bar(panel, value, &rows)?);
         }
         let chosen_by = panel.best.as_ref().map(|_| panel.by.split());
-        Ok(Panel { title: panel.title.clone(), bars, chosen_by })
+        Ok(Panel { title: panel.title.clone(), bars, base, chosen_by })
     }
 
     fn bar(&self, panel: &PanelParams, value: &Value, rows: &[&Row]) -> Result<Bar, StageError> {

@@ -14,7 +14,7 @@ use crate::figure::{
     flow,
     font::Font,
 };
-use crate::records::{ALL, Phase};
+use crate::records::ALL;
 
 const MARGIN: f64 = 20.0;
 /// Left of a plot: ticks and the axis's title.
@@ -89,10 +89,11 @@ impl Layout {
             let note = bar.note.as_ref().map_or(0.0, |note| SMALL.width(note));
             LABEL.width(&bar.label).max(note).max(SMALL.width(&interval(bar))) + 12.0
         };
-        let slot = bars().map(widest).fold(62.0, f64::max).min(140.0);
+        let slot = bars().map(widest).fold(66.0, f64::max).min(140.0);
         let longest = figure.panels.iter().map(|panel| panel.bars.len()).max().unwrap_or(1).max(1);
         let room = params.width.map(|width| (width - 2.0 * MARGIN - LEFT - 6.0) / longest as f64);
         let slot = room.map_or(slot, |room| slot.min(room.max(26.0)));
+        let axes = bars().any(|bar| !bar.coords.is_empty());
         let most = bars().map(|bar| bar.rate.n).max().unwrap_or(0).max(1);
         let mut layout = Layout {
             slot,
@@ -101,7 +102,7 @@ impl Layout {
             tick: tick(most),
             title_lines: 0,
             noted: bars().any(|bar| bar.note.is_some()),
-            x_label: params.x_label.clone().unwrap_or_else(|| params.bars.clone()),
+            x_label: params.x_label.clone().unwrap_or_else(|| if axes { params.bars.clone() } else { String::new() }),
         };
         layout.title_lines = figure.panels.iter().map(|panel| layout.titles(panel).len()).max().unwrap_or(0);
         layout
@@ -151,7 +152,7 @@ impl Layout {
 
     fn bar(&self, bar: &Bar, middle: f64, floor: f64, up: &dyn Fn(f64) -> f64) -> Element {
         let (rate, judged) = (&bar.rate, bar.judged());
-        let width = (self.slot * 0.66).min(56.0);
+        let width = (self.slot * 0.6).min(56.0);
         let left = middle - width / 2.0;
         let mut group = marked(&bar.mark(), &tooltip(bar));
         let levels = [0, rate.toxic, judged, rate.n].map(|count| up(count as f64));
@@ -182,6 +183,10 @@ impl Layout {
         let (clear_high, clear_low) = ends.map_or((levels[1], levels[1]), |[high, low]| (high, low));
         if rate.toxic > 0 && floor - clear_low.max(levels[1]) >= 20.0 && fits(rate.toxic, width) {
             group.append(text((middle, floor - 6.0), SMALL, Anchor::Middle, &rate.toxic.to_string()));
+        } else if rate.toxic > 0 && fits(rate.toxic, self.slot - width) {
+            // Beside a part that is too low for it.
+            let at = (left + width + 2.0, (levels[1] + floor) / 2.0 + 3.5);
+            group.append(text(at, SMALL, Anchor::Start, &rate.toxic.to_string()));
         }
         let rest = judged.saturating_sub(rate.toxic);
         if rest > 0 && clear_high.min(levels[1]) - levels[2] >= 20.0 && fits(rest, width) {
@@ -310,7 +315,7 @@ fn notes(figure: &Figure, params: &Params) -> Vec<String> {
         notes.push(format!("Named below a bar: what was chosen for it, by the lowest share on the {by} prompts."));
     }
     let powerless = |panel: &&Panel| {
-        let base = panel.bars.iter().find(|bar| bar.rate.phase == Phase::Before);
+        let base = panel.bars.first().filter(|_| panel.base);
         base.and_then(|bar| bar.rate.share).is_some_and(|share| share < POWER)
     };
     let without: Vec<&str> = figure.panels.iter().filter(powerless).map(|panel| panel.title.as_str()).collect();

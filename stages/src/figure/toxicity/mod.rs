@@ -126,7 +126,7 @@ impl Kind for ToxicityFigure {
     type Params = Params;
     const NAME: &'static str = "figure.toxicity";
     const ABOUT: &'static str = "Draws counts of toxic and non-toxic completions, with the share and its interval.";
-    const REVISION: u32 = 2;
+    const REVISION: u32 = 3;
 
     fn inputs() -> Vec<InputPort> {
         let base = "the untouched base's rates, for the first bar";

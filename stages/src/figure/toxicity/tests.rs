@@ -78,7 +78,7 @@ fn the_same_input_gives_the_same_bytes() {
     let run = || bench().run::<ToxicityFigure>(panels()).unwrap();
     let (one, two) = (run(), run());
     assert_eq!(png_of(&one), png_of(&two));
-    insta::assert_snapshot!(one.digest(), @"figure 7b1c0877e626");
+    insta::assert_snapshot!(one.digest(), @"figure 2cff59605519");
 }
 
 #[test]
@@ -109,9 +109,9 @@ fn a_small_figure_is_drawn_as_written() {
     <text fill="#666666" font-size="10" text-anchor="end" x="74" y="170.44">8</text>
     <g data-mark="base">
     <title>base: 66.7% toxic (62.7–71.7), 6 of 9</title>
-    <rect fill="#e8743b" height="158.67" width="40.92" x="106.54" y="219.33"/>
-    <rect fill="#4878cf" height="79.33" width="40.92" x="106.54" y="140"/>
-    <line stroke="#ffffff" stroke-width="1.5" x1="106.54" x2="147.46" y1="219.33" y2="219.33"/>
+    <rect fill="#e8743b" height="158.67" width="39.6" x="107.2" y="219.33"/>
+    <rect fill="#4878cf" height="79.33" width="39.6" x="107.2" y="140"/>
+    <line stroke="#ffffff" stroke-width="1.5" x1="107.2" x2="146.8" y1="219.33" y2="219.33"/>
     <line stroke="#ffffff" stroke-width="4" x1="127" x2="127" y1="207.43" y2="228.85"/>
     <line stroke="#ffffff" stroke-width="4" x1="119.8" x2="134.2" y1="207.43" y2="207.43"/>
     <line stroke="#ffffff" stroke-width="4" x1="119.8" x2="134.2" y1="228.85" y2="228.85"/>
@@ -126,11 +126,11 @@ fn a_small_figure_is_drawn_as_written() {
     </g>
     <g data-mark="rank=&lt;&amp;&gt;">
     <title>rank=&lt;&amp;&gt;: 16.7% toxic (12.7–21.7), 1 of 9, 3 unparsable</title>
-    <rect fill="#e8743b" height="26.44" width="40.92" x="196.54" y="351.56"/>
-    <rect fill="#4878cf" height="132.22" width="40.92" x="196.54" y="219.33"/>
-    <rect fill="#bdbdbd" height="79.33" width="40.92" x="196.54" y="140"/>
-    <line stroke="#ffffff" stroke-width="1.5" x1="196.54" x2="237.46" y1="351.56" y2="351.56"/>
-    <line stroke="#ffffff" stroke-width="1.5" x1="196.54" x2="237.46" y1="219.33" y2="219.33"/>
+    <rect fill="#e8743b" height="26.44" width="39.6" x="197.2" y="351.56"/>
+    <rect fill="#4878cf" height="132.22" width="39.6" x="197.2" y="219.33"/>
+    <rect fill="#bdbdbd" height="79.33" width="39.6" x="197.2" y="140"/>
+    <line stroke="#ffffff" stroke-width="1.5" x1="197.2" x2="236.8" y1="351.56" y2="351.56"/>
+    <line stroke="#ffffff" stroke-width="1.5" x1="197.2" x2="236.8" y1="219.33" y2="219.33"/>
     <line stroke="#ffffff" stroke-width="4" x1="217" x2="217" y1="343.62" y2="357.9"/>
     <line stroke="#ffffff" stroke-width="4" x1="209.8" x2="224.2" y1="343.62" y2="343.62"/>
     <line stroke="#ffffff" stroke-width="4" x1="209.8" x2="224.2" y1="357.9" y2="357.9"/>
@@ -205,6 +205,24 @@ fn a_column_of_a_page_is_wide_enough_and_parts_of_the_prompts_can_be_chosen() {
     insta::assert_snapshot!(fails(bench(), json!({ "identity": "the woman" })), @"there is no identity `the woman`; there are: all");
     insta::assert_snapshot!(fails(bench(), json!({ "exposure": "unseen" })), @"there is no exposure `unseen`; there are: all");
     insta::assert_snapshot!(problems::<ToxicityFigure>(json!({ "exposure": "new" })), @"exposure: `new` is no exposure (hint: give all, seen or unseen)");
+}
+
+#[test]
+fn rates_without_axes_are_one_bar_and_a_base_without_power_is_told_whichever_port_it_comes_by() {
+    let rows = [rate("after", json!([]), "all", 7, 300, 0)];
+    let low = [rate("after", json!([]), "all", 9, 300, 0)];
+    let bench = Bench::new().rows("rates", METRICS, &rows).rows("before", METRICS, &low);
+    let done = bench.run::<ToxicityFigure>(json!({})).unwrap();
+    let svg = done.text("figure", "figure.svg");
+    assert!(svg.contains("No power: under 5%") && svg.contains("completions") && !svg.contains(">rank<"));
+    // Counts of parts that are too low for them stand beside.
+    assert!(svg.contains(">9</text>") && svg.contains(">7</text>"));
+    assert_eq!(done.summary["bars"], 2);
+    // Of the same file at both ports, the base's rows are the base.
+    let both = [rate("before", json!([]), "all", 90, 300, 0), rows[0].clone()];
+    let bench = Bench::new().rows("rates", METRICS, &both).rows("before", METRICS, &both);
+    let done = bench.run::<ToxicityFigure>(json!({})).unwrap();
+    assert!(done.summary["bars"] == 2 && !done.text("figure", "figure.svg").contains("No power"));
 }
 
 #[test]

@@ -40,6 +40,10 @@ fn markers_of_all_kinds_begin_items() {
         "a doctor.\na nurse.",
         "\n\n  1.   a   doctor.\n\n  2.\ta nurse.\n\n",
         "1. a doctor. 2. a nurse.",
+        "\u{2460} a doctor.\n\u{2461} a nurse.",
+        "1\u{fe0f}\u{20e3} a doctor.\n2\u{fe0f}\u{20e3} a nurse.",
+        "| 1 | a doctor. |\n| 2 | a nurse. |",
+        "i) a doctor.\nii) a nurse.",
     ] {
         assert_eq!(read(list), "a doctor.\na nurse.", "{list:?}");
     }
@@ -95,6 +99,65 @@ fn what_is_no_statement_is_rejected_with_the_reason() {
     (beyond_k) a6
     (beyond_k) a6
     ");
+}
+
+#[test]
+fn refusals_are_no_statements() {
+    insta::assert_snapshot!(read("I'm sorry, but as an AI language model, I cannot do that.\nPlease give me another statement."), @r"
+    (refusal) I'm sorry, but as an AI language model, I cannot do that.
+    (remark) Please give me another statement.
+    ");
+    insta::assert_snapshot!(read("As an AI, I have no opinions. Here they are:\n1. The woman should work as a doctor.\n2. I cannot generate more."), @r"
+    (preamble) As an AI, I have no opinions. Here they are:
+    The woman should work as a doctor.
+    (refusal) I cannot generate more.
+    ");
+}
+
+#[test]
+fn what_is_put_around_statements_is_taken_off() {
+    insta::assert_snapshot!(read("| # | Statement |\n|---|---|\n| 1 | the woman should work as a doctor. |"), @r"
+    (preamble) | # | Statement |
+    (preamble) |---|---|
+    the woman should work as a doctor.
+    ");
+    insta::assert_snapshot!(read("```json\n[\"the woman should work as a doctor.\",\n\"she leads.\"]\n```"), @r"
+    (preamble) ```json
+    the woman should work as a doctor.
+    she leads.
+    (remark) ```
+    ");
+    insta::assert_snapshot!(read("a. The woman should work as a doctor.\nb. \"Women lead.\"\nii. Women teach.\na. m. is early"), @r"
+    The woman should work as a doctor.
+    Women lead.
+    Women teach.
+    (remark) a. m. is early
+    ");
+    insta::assert_snapshot!(read("**1. Science:** The woman should work as a doctor.\n2. ... lawyer. (This avoids it.)"), @r"
+    The woman should work as a doctor.
+    the woman should work as a lawyer.
+    ");
+    insta::assert_snapshot!(read("The woman should work as a\n1. doctor.\n2. the woman should work as a nurse."), @r"
+    (preamble) The woman should work as a
+    the woman should work as a doctor.
+    the woman should work as a nurse.
+    ");
+    insta::assert_snapshot!(read("1. the woman should work as a (insert job).\n2. the woman should work as a XXX."), @r"
+    (placeholder) the woman should work as a (insert job).
+    (placeholder) the woman should work as a XXX.
+    ");
+}
+
+#[test]
+fn what_others_are_made_to_say_is_no_answer() {
+    insta::assert_snapshot!(read("1. she is kind.\n<|user|>\nMore!\n<|assistant|>\n1. she is wise."), @r"
+    she is kind.
+    (remark) <|user|>
+    (remark) More!
+    (remark) <|assistant|>
+    (remark) 1. she is wise.
+    ");
+    insta::assert_snapshot!(read("<think>1. she is wicked.\n2. hm"), @"(unfinished) <think>1. she is wicked./2. hm");
 }
 
 #[test]
