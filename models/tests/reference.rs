@@ -17,7 +17,7 @@ use serde_json::Value;
 
 mod support;
 
-use support::{device, tolerance};
+use support::{device, on_cpu, tolerance};
 
 const TOLERANCE: f64 = 1e-4;
 const GRADIENT_TOLERANCE: f64 = 1e-3;
@@ -397,7 +397,8 @@ fn saves<T: Task>(entry: &Entry) {
     }
 }
 
-/// The class of a text depends neither on its neighbours nor on how many go through the model at once.
+/// The class of a text depends neither on its neighbours nor on how many go through the model at once: to the bit on the
+/// CPU; other devices promise that of no sum.
 #[test]
 fn classes_do_not_depend_on_the_batch() {
     for entry in Entry::all().into_iter().filter(|entry| entry.task == "cls") {
@@ -406,8 +407,15 @@ fn classes_do_not_depend_on_the_batch() {
         let row = |at: u32| (0..1 + at % 9).map(|token| 5 + (at * 31 + token * 17) % (vocab - 5)).collect();
         let rows: Vec<Vec<u32>> = (0..40).map(row).collect();
         let all = model.classify(&rows, 1000).unwrap();
-        assert_eq!(model.classify(&rows, 1).unwrap(), all, "{}", entry.name);
-        assert_eq!(model.classify(&rows, 7).unwrap(), all, "{}", entry.name);
+        for batch in [1, 7] {
+            let found = model.classify(&rows, batch).unwrap();
+            if on_cpu() {
+                assert_eq!(found, all, "{}", entry.name);
+            }
+            for (found, wanted) in found.iter().flatten().zip(all.iter().flatten()) {
+                assert_near(f64::from(*found), f64::from(*wanted), &entry.name);
+            }
+        }
         assert!(all.iter().all(|logits| logits.len() == model.classes()));
         assert!(model.classify::<Vec<u32>>(&[], 8).unwrap().is_empty());
         assert!(model.classify(&[vec![]], 8).is_err());
