@@ -91,7 +91,7 @@ fn the_study_on_a_cpu_pretrains_its_own_models() {
     let sandbox = Sandbox::new();
     let summary = small(&sandbox, "classification-cpu", &[]).ok().json();
     let ran = executed(&summary);
-    for stage in ["base[", "bert_base[", "tuned[", "bert_tuned[", "all_tuned"] {
+    for stage in ["base[", "bert_base[", "tuned[", "bert_tuned[", "all_predicted"] {
         assert!(ran.iter().any(|address| address.starts_with(stage)), "{stage} {ran:?}");
     }
     for figure in ["figure4.svg", "figure5.svg", "disparity.md", "figure7.svg", "bert_figure5.svg", "bert_disparity.md"]

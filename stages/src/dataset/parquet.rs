@@ -105,8 +105,11 @@ mod tests {
         writer.close().unwrap();
     }
 
+    /// A row's number and cells.
+    type Numbered = (u64, Vec<Option<String>>);
+
     /// What is read of `names`, with the rows' numbers; what is wrong with others; or the error.
-    fn read(path: &Path, names: &[&str]) -> Result<(Vec<(u64, Vec<Option<String>>)>, Vec<String>), String> {
+    fn read(path: &Path, names: &[&str]) -> Result<(Vec<Numbered>, Vec<String>), String> {
         let table = Table { name: "t.parquet", path, format: None, header: true };
         let columns: Vec<_> = names.iter().map(|name| Column::required(name)).collect();
         let (mut found, mut faults) = (Vec::new(), Faults::default());
