@@ -1,5 +1,7 @@
 //! Exit codes: documented, and the same for every command.
 
+use std::process::ExitCode;
+
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -13,13 +15,13 @@ pub(crate) enum Exit {
     Interrupted,
 }
 
-impl From<Exit> for i32 {
+impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
-        match exit {
+        Self::from(match exit {
             Exit::Done => 0,
             Exit::Failed => 1,
             Exit::Usage => 2,
             Exit::Interrupted => 130,
-        }
+        })
     }
 }

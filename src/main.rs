@@ -11,28 +11,31 @@ mod memory;
 mod output;
 mod report;
 
+use std::process::ExitCode;
+
 use clap::Parser as _;
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 use crate::cli::{Cli, LogFormat, Talk};
 
-fn main() {
+fn main() -> ExitCode {
     let cli = Cli::parse();
     trace(&cli.talk);
     arm_crash();
-    let exit = cmd::dispatch(&cli).unwrap_or_else(|failure| {
-        failure.show();
-        failure.exit
-    });
-    memory::leave(exit.into());
+    match cmd::dispatch(&cli) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            failure.show();
+            failure.exit.into()
+        }
+    }
 }
 
 /// What the engine says of itself, on stderr: warnings, and more with `-vv`; `PALINODE_LOG` overrides.
 fn trace(talk: &Talk) {
     let level = match talk.verbose {
-        // That a whisker without length draws nothing is nobody's concern.
-        0 | 1 => "warn,tiny_skia=error",
-        2 => "warn,palinode=debug,tiny_skia=error",
+        0 | 1 => "warn",
+        2 => "warn,palinode=debug",
         _ => "debug",
     };
     let filter = EnvFilter::try_from_env("PALINODE_LOG").unwrap_or_else(|_| EnvFilter::new(level));

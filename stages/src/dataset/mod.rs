@@ -9,6 +9,7 @@ mod cut;
 pub(crate) mod downsample;
 mod faults;
 pub(crate) mod imdb;
+mod names;
 mod parquet;
 mod read;
 mod repeats;

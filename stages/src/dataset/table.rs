@@ -13,6 +13,7 @@ use super::{
     Parts, Raw,
     collect::{Each, collect},
     faults::Faults,
+    names::Names,
     read::{Column, Format, Table, own_name},
 };
 use crate::records::Part;
@@ -33,19 +34,18 @@ pub(crate) struct Params {
     /// The table of the test part.
     #[serde(default)]
     test: Option<PathParam>,
-    /// What the tables are, if their names don't say so: `csv`, `tsv` (quotes mean nothing), `jsonl` or
-    /// `parquet`.
+    /// What the tables are, if their names don't say so: `csv`, `tsv` (quotes mean nothing), `jsonl` or `parquet`.
     #[serde(default)]
     format: Option<Format>,
     /// Whether the first line of CSV and TSV names the columns. Without, they are called 0, 1, 2.
     #[serde(default = "yes")]
     header: bool,
-    /// The column of the text.
+    /// The column of the text; or a list of names, of which each table has one (`[sentence, content]`).
     #[serde(default = "text")]
-    text: String,
-    /// The column of the label.
+    text: Names,
+    /// The column of the label, or a list of names.
     #[serde(default = "label")]
-    label: String,
+    label: Names,
     /// The column of the group that accuracy is told of; by default the label is the group.
     #[serde(default)]
     group: Option<String>,
@@ -74,12 +74,12 @@ fn yes() -> bool {
     true
 }
 
-fn text() -> String {
-    "text".to_owned()
+fn text() -> Names {
+    Names::one("text")
 }
 
-fn label() -> String {
-    "label".to_owned()
+fn label() -> Names {
+    Names::one("label")
 }
 
 impl Params {
@@ -139,7 +139,7 @@ impl Kind for FromTable {
 
 impl Params {
     fn each(&self, table: &Table<'_>, of: Part, faults: &mut Faults, each: &mut Each<'_>) -> Result<(), StageError> {
-        let mut columns = vec![Column::required(&self.text), Column::required(&self.label)];
+        let mut columns = vec![self.text.column(), self.label.column()];
         let [group, split, id] = [&self.group, &self.split, &self.id].map(|name| {
             name.as_ref().map(|name| {
                 columns.push(Column::required(name));

@@ -51,6 +51,15 @@ fn csv_tsv_and_json_lines_are_read_plain_and_compressed() {
     let frames = [frame(&CSV[..20]), frame(&CSV[20..])].concat();
     assert_eq!(plain.digest(), table("t.csv.zst", &frames, same).unwrap().digest());
 
+    let wrong = |text: Value| problems::<FromTable>(json!({ "train": "t.csv", "text": text }));
+    assert!(wrong(json!([])).contains("a column's name, or a list of names of which a table has one"));
+    assert!(wrong(json!(3)).contains("a column's name, or a list of names of which a table has one"));
+    // Another name for the same column.
+    let renamed = String::from_utf8(CSV.to_vec()).unwrap().replacen("text", "review", 1);
+    let either = json!({ "text": ["text", "review"], "group": "who", "labels": { "0": "no", "1": "yes" } });
+    assert_eq!(plain.digest(), table("t.csv", renamed.as_bytes(), either.clone()).unwrap().digest());
+    assert_eq!(plain.digest(), table("t.csv", CSV, either).unwrap().digest());
+
     let tsv = b"\xef\xbb\xbftext\tlabel\n\"quoted\t1\nplain\t0\r\n";
     insta::assert_snapshot!(shown(&table("t.tsv", tsv, json!({})).unwrap(), "train"), @r#"
     train-1 1 1 "quoted

@@ -149,7 +149,9 @@ fn means(canvas: &mut Canvas, params: &Params, panel: &Panel, (left, top, width,
         let (color, ..) = style(panel, at);
         let mut group = marked(&point.mark(), &tooltip(point, params));
         if let Some((low, high)) = point.mean.low.zip(point.mean.high) {
-            group.append(line((x, plot.up(low)), (x, plot.up(high)), &color, 1.8));
+            if low < high {
+                group.append(line((x, plot.up(low)), (x, plot.up(high)), &color, 1.8));
+            }
             for end in [low, high] {
                 group.append(line((x - 5.0, plot.up(end)), (x + 5.0, plot.up(end)), &color, 1.8));
             }

@@ -173,7 +173,9 @@ impl Layout {
         if let Some([high, low]) = ends {
             for (color, wide) in [("#ffffff", 4.0), (INK, 1.6)] {
                 let cap = 6.0 + (wide - 1.6) / 2.0;
-                group.append(line((middle, high), (middle, low), color, wide));
+                if high < low {
+                    group.append(line((middle, high), (middle, low), color, wide));
+                }
                 for y in [high, low] {
                     group.append(line((middle - cap, y), (middle + cap, y), color, wide));
                 }
