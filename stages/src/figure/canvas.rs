@@ -58,6 +58,9 @@ pub(super) fn rect(x: f64, y: f64, width: f64, height: f64, fill: &str) -> Eleme
     rect
 }
 
+/// Lines shorter than this, in pixels, are left out: a renderer fails at them.
+pub(super) const SHORTEST: f64 = 0.1;
+
 pub(super) fn line(from: (f64, f64), to: (f64, f64), stroke: &str, width: f64) -> Element {
     let mut line = Element::new("line");
     [("x1", from.0), ("y1", from.1), ("x2", to.0), ("y2", to.1), ("stroke-width", width)]

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     evaluate_divergence::Measure,
     figure::{
-        canvas::{Anchor, Canvas, fill, line, marked, number, text, upward},
+        canvas::{Anchor, Canvas, SHORTEST, fill, line, marked, number, text, upward},
         color::{FAINT, GRID, INK, Rgb},
         flow,
         font::Font,
@@ -149,7 +149,7 @@ fn means(canvas: &mut Canvas, params: &Params, panel: &Panel, (left, top, width,
         let (color, ..) = style(panel, at);
         let mut group = marked(&point.mark(), &tooltip(point, params));
         if let Some((low, high)) = point.mean.low.zip(point.mean.high) {
-            if low < high {
+            if plot.up(low) - plot.up(high) > SHORTEST {
                 group.append(line((x, plot.up(low)), (x, plot.up(high)), &color, 1.8));
             }
             for end in [low, high] {

@@ -75,7 +75,7 @@ impl Kind for DivergenceFigure {
     type Params = Params;
     const NAME: &'static str = "figure.divergence";
     const ABOUT: &'static str = "Draws how far models are from the base: means with intervals, and densities.";
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
 
     fn inputs() -> Vec<InputPort> {
         vec![InputPort::table(

@@ -9,7 +9,7 @@ use super::{
     bars::{Bar, Figure, Panel},
 };
 use crate::figure::{
-    canvas::{Anchor, Canvas, fill, line, marked, rect, text, upward},
+    canvas::{Anchor, Canvas, SHORTEST, fill, line, marked, rect, text, upward},
     color::{FAINT, GRID, INK, NON_TOXIC, TOXIC, UNPARSABLE},
     flow,
     font::Font,
@@ -173,7 +173,7 @@ impl Layout {
         if let Some([high, low]) = ends {
             for (color, wide) in [("#ffffff", 4.0), (INK, 1.6)] {
                 let cap = 6.0 + (wide - 1.6) / 2.0;
-                if high < low {
+                if low - high > SHORTEST {
                     group.append(line((middle, high), (middle, low), color, wide));
                 }
                 for y in [high, low] {
