@@ -101,8 +101,8 @@ impl Session {
 }
 
 impl Drop for Session {
-    /// What its stages left is many small things, each a few calls: some threads remove it in half the time of one, at
-    /// the end of a run, when nothing else is to be done. What can't be removed is tried again with the folder itself.
+    /// What its stages left is many small things, each a few calls: some threads remove it faster than one, at the end of
+    /// a run, when nothing else is to be done. What can't be removed is tried again with the folder itself.
     fn drop(&mut self) {
         let children = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten();
         let all: Vec<_> = children(&self.path().join(ASIDE)).chain(children(self.path())).collect();
