@@ -59,20 +59,23 @@ impl Launch {
     /// Runs it to its end.
     pub(super) fn run(self, guard: &Guard, ctx: &Context<'_>) -> Result<Ended, StageError> {
         let (tell, heard) = channel();
+        let folder = self.cwd.clone();
+        guard.starting(&folder);
         // A thread of its own, since it is kept to the rules for good.
         let started = thread::Builder::new().name("command".to_owned()).stack_size(256 << 10);
-        started
+        let started = started
             .spawn(move || self.follow(&tell))
-            .map_err(|error| StageError::failed(format!("can't start a thread: {error}")))?;
-        let (child, enforced) = match heard.recv() {
-            Ok(Heard::Started(started)) => started.map_err(StageError::Failed)?,
-            _ => return Err(StageError::failed("its thread broke off")),
-        };
+            .map_err(|error| format!("can't start a thread: {error}"))
+            .and_then(|_| match heard.recv() {
+                Ok(Heard::Started(started)) => started,
+                _ => Err("its thread broke off".to_owned()),
+            });
+        guard.started(&folder, started.as_ref().ok().map(|(child, _)| child.id()));
+        let (child, enforced) = started.map_err(StageError::Failed)?;
         let running = Running { group: child.id() };
-        guard.add(running.group);
         let mut lines = Lines::default();
         let ended = running.hear(child, &heard, &mut lines, ctx);
-        guard.remove(running.group);
+        guard.ended(running.group);
         lines.end(ctx);
         Ok(Ended { status: ended?, enforced, lines })
     }
