@@ -133,7 +133,7 @@ impl Cache {
                 // A writer that was still at it would make the name a lie.
                 let now = Stat::of(&fs::metadata(to).map_err(io("read", to))?);
                 if (now.size, now.mtime) == (file.seen.stat.size, file.seen.stat.mtime) {
-                    self.fresh().add(to.clone(), now, file.seen.entry.blob);
+                    self.fresh().add(now, file.seen.entry.blob);
                     return Ok(());
                 }
                 self.set_aside(to, || Ok(!matches(to, &file.seen.entry, stat::hash_file)?));

@@ -51,6 +51,17 @@ impl Cache {
         let whole = |result: &StoredResult| !result.files().any(|(.., entry)| lost.contains(&entry.blob));
         looked.into_iter().map(|(result, _)| (result.key, result)).filter(|(_, result)| whole(result)).collect()
     }
+
+    /// Has the index know the results of `keys`, as a later process will want them; this one need not remember them.
+    pub fn index_results(&self, keys: &[StageKey]) {
+        // All records at once may be more than a whole plan.
+        for some in keys.chunks(1000) {
+            let new = |(result, stat)| Option::zip(stat, Some(result));
+            let new: Vec<_> =
+                some.par_iter().filter_map(|key| self.look_up(key).ok().flatten().and_then(new)).collect();
+            self.results().append(&new);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -58,7 +69,26 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::stat::Stat;
     use crate::testing::{cache, entry, flip_bit, later, record};
+
+    #[test]
+    fn results_are_indexed_for_the_next_process() {
+        let (_dir, cache) = cache();
+        let records: Vec<_> = (0..3).map(record).collect();
+        records.iter().for_each(|record| _ = cache.publish(record).unwrap());
+        let keys: Vec<_> = records.iter().map(|record| record.key).chain([record(99).key]).collect();
+        // Long enough that no other change could have left the same times.
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        cache.index_results(&keys);
+        for (cache, known) in [(&cache, false), (&Cache::open(cache.root()).unwrap(), true)] {
+            for record in &records {
+                let stat = Stat::of(&fs::metadata(cache.spread("records", &record.key)).unwrap());
+                let found = cache.results().get(&record.key, &stat);
+                assert_eq!(found, known.then(|| Arc::new(StoredResult::from(record))));
+            }
+        }
+    }
 
     #[test]
     fn looking_up_many_at_once_finds_what_looking_one_by_one_does() {

@@ -62,7 +62,12 @@ impl ResultIndex {
         let added = results.iter().map(|(stat, result)| (result.key, (*stat, result.clone())));
         state.get_or_insert_default().added.extend(added);
         drop(state);
-        if self.read_only {
+        self.append(results);
+    }
+
+    /// The same, for other processes: this one need not remember them.
+    pub(crate) fn append(&self, results: &[(Stat, Arc<StoredResult>)]) {
+        if self.read_only || results.is_empty() {
             return;
         }
         let mut frame_list = vec![Vec::new()];

@@ -50,7 +50,14 @@ impl StatIndex {
         }
         let mut map = self.map();
         map.get_or_insert_default().extend(files.iter().map(|file| ((file.0.dev, file.0.ino), *file)));
+        drop(map);
+        self.append(files);
+    }
+
+    /// The same, for other processes: this one need not remember them.
+    pub(crate) fn append(&self, files: &[(Stat, BlobDigest)]) {
         if !self.read_only
+            && !files.is_empty()
             && let Err(error) = append(&self.path, files)
         {
             tracing::debug!(path = %self.path.display(), %error, "can't add to the stat index");

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     hash::{BuildHasher, Hasher},
-    io::{self, Write as _},
+    io::{self, BufWriter, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -140,10 +140,9 @@ struct LogLineRef<'a> {
 /// The log of a run: one JSON object a line, in `runs/<id>.jsonl`.
 #[derive(Debug)]
 pub struct RunLog {
-    file: File,
     path: PathBuf,
-    /// Lines not yet written.
-    lines: Vec<u8>,
+    /// Holds lines back until it is flushed, or there are too many.
+    lines: BufWriter<File>,
 }
 
 /// Lines are written together up to about this size.
@@ -161,7 +160,7 @@ impl RunLog {
         let file = File::options().append(true).create_new(true).open(&path)?;
         // Held as long as the run goes on; where there are no locks, it only isn't told that it does.
         let _ = file.lock();
-        Ok(Self { file, path, lines: Vec::new() })
+        Ok(Self { path, lines: BufWriter::with_capacity(LINES, file) })
     }
 
     /// Appends `event`, with the time. That a result was there already is written together with what comes next: of
@@ -174,22 +173,20 @@ impl RunLog {
             return Ok(());
         }
         serde_json::to_writer(&mut self.lines, &LogLineRef { time: Timestamp::now(), event })?;
-        self.lines.push(b'\n');
-        if matches!(event, Event::StageCached { .. }) && self.lines.len() < LINES { Ok(()) } else { self.flush() }
+        self.lines.write_all(b"\n")?;
+        if matches!(event, Event::StageCached { .. }) { Ok(()) } else { self.flush() }
     }
 
-    /// Writes all that was appended, in one write.
+    /// Writes all that was appended, in one write as long as it is not much.
     ///
     /// # Errors
     /// If it can't be written.
     pub fn flush(&mut self) -> io::Result<()> {
-        if self.lines.is_empty() {
+        if self.lines.buffer().is_empty() {
             return Ok(());
         }
         palinode_cache::failpoint::step();
-        let written = self.file.write_all(&self.lines);
-        self.lines.clear();
-        written
+        self.lines.flush()
     }
 
     /// Where the log is.

@@ -98,7 +98,10 @@ pub async fn run(
         }
     }
     summary.seconds = clock.elapsed().as_secs_f64();
-    dispatcher.tell(&Event::RunFinished(summary.clone()));
+    // Not a copy: of many instances it is large.
+    let finished = Event::RunFinished(summary);
+    dispatcher.tell(&finished);
+    let Event::RunFinished(summary) = finished else { unreachable!("it was made above") };
     Ok(summary)
 }
 

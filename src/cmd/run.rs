@@ -14,7 +14,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::{
     cli::{Format, Run, Talk},
     exit::Exit,
-    git, machine,
+    git, machine, memory,
     output::{Failure, out, say},
     report::{self, Report},
 };
@@ -41,6 +41,9 @@ pub(crate) fn run(args: &Run, talk: &Talk) -> Result<Exit, Failure> {
         ..defaults
     };
     let executor = executor(args.in_process, options.jobs)?;
+    if !args.in_process {
+        memory::keep_little();
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

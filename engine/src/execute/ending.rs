@@ -111,13 +111,13 @@ impl Dispatcher<'_> {
         }
     }
 
-    /// Waits until the results of this run are on disk, and looks them up once: the next plan finds them in the index.
+    /// Waits until the results of this run are on disk and in the index, where the next plan finds them.
     pub(super) fn flush(&self) -> Result<(), RunError> {
         let ran = |outcome: &&NodeOutcome| outcome.outcome == Outcome::Executed;
         let keys: Vec<_> = self.outcomes.iter().flatten().filter(ran).filter_map(|outcome| outcome.key).collect();
         if !keys.is_empty() {
             self.cache.flush()?;
-            self.cache.check_all(&keys);
+            self.cache.index_results(&keys);
         }
         Ok(())
     }
@@ -132,7 +132,7 @@ impl Dispatcher<'_> {
     }
 
     pub(super) fn summary(&mut self, run: String) -> RunSummary {
-        let nodes: Vec<NodeOutcome> = self.outcomes.iter_mut().filter_map(Option::take).collect();
+        let nodes: Vec<NodeOutcome> = std::mem::take(&mut self.outcomes).into_iter().flatten().collect();
         let mut summary = RunSummary { run, pipeline: self.graph.pipeline.clone(), ..RunSummary::default() };
         for node in &nodes {
             *match node.outcome {
