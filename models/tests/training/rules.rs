@@ -2,7 +2,6 @@
 
 use std::ops::ControlFlow;
 
-use burn::tensor::Device;
 use palinode_models::CausalLm;
 use palinode_models::lora::{self, LoraConfig, Targets};
 use palinode_models::model::values;
@@ -164,13 +163,11 @@ fn lora_gradients_match_finite_differences() {
                             && let Some(adapter) = &mut linear.lora
                         {
                             let param = if factor == 'a' { &mut adapter.a } else { &mut adapter.b };
-                            let dims = param.val().dims();
+                            let (dims, device) = (param.val().dims(), param.val().device());
                             let mut values = values(param.val());
                             values[at] += shift;
                             *param = burn::module::Param::from_tensor(palinode_models::layers::ops::from_vec(
-                                values,
-                                dims,
-                                &Device::flex(),
+                                values, dims, &device,
                             ));
                         }
                     });
