@@ -1,24 +1,27 @@
 //! A model of any family: load, start from scratch, save, run, tap, decode. [`CausalLm`] and [`SequenceClassifier`]
 //! are one type with two heads: whatever is done to parameters, adapters and files is done to both alike.
 
+mod causal;
 mod classifier;
 mod masked;
+mod network;
+mod walk;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 use std::path::Path;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, ParamId};
 use burn::tensor::{Device, Tensor};
 
-use crate::bert::{Bert, Spelled};
+pub use self::network::Network;
+use self::network::network;
+use self::walk::{Collect, List, Replace, Select};
+use crate::bert::Spelled;
 use crate::config::{Family, ModelConfig};
 use crate::error::{ModelError, Result};
 use crate::files::ModelFiles;
-use crate::gpt2::Gpt2;
-use crate::layers::{AttentionShape, Batch, Embedding, KvCache, Layout, Linear, Pass, Precision, Which, ops};
-use crate::llama::Llama;
-use crate::opt::Opt;
+use crate::layers::{Batch, Embedding, Linear, Pass, Precision, ops};
 use crate::parameterized::Parameterized;
 use crate::weights::{Load, Random, Source, Weights, is_class_head, transposed, write_safetensors};
 
@@ -86,20 +89,6 @@ impl Task for MaskedTokens {
     }
 }
 
-/// The families. A parameter's path in the module is its Hugging Face name.
-#[derive(Debug, Clone)]
-#[expect(clippy::large_enum_variant, reason = "there are few models, and each is one of these for good")]
-pub enum Network {
-    /// GPT-2.
-    Gpt2(Gpt2),
-    /// OPT.
-    Opt(Opt),
-    /// Llama.
-    Llama(Llama),
-    /// BERT.
-    Bert(Bert),
-}
-
 /// One parameter, by its Hugging Face name; an adapter's are `<path>.lora.a` and `<path>.lora.b`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameter {
@@ -111,76 +100,6 @@ pub struct Parameter {
     pub shape: Vec<usize>,
     /// Whether it is being trained.
     pub trained: bool,
-}
-
-/// Calls an expression with the network of whichever family.
-macro_rules! network {
-    ($network:expr, $name:ident => $body:expr) => {
-        match $network {
-            Network::Gpt2($name) => $body,
-            Network::Opt($name) => $body,
-            Network::Llama($name) => $body,
-            Network::Bert($name) => $body,
-        }
-    };
-}
-
-impl Network {
-    fn build(config: &ModelConfig, source: &mut impl Source, device: &Device) -> Result<Self> {
-        Ok(match config.family {
-            Family::Gpt2 => Network::Gpt2(Gpt2::build(config, source, device)?),
-            Family::Opt => Network::Opt(Opt::build(config, source, device)?),
-            Family::Llama => Network::Llama(Llama::build(config, source, device)?),
-            Family::Bert => Network::Bert(Bert::build(config, source, device)?),
-        })
-    }
-
-    /// How many blocks there are.
-    pub(crate) fn blocks(&self) -> usize {
-        network!(self, network => network.blocks())
-    }
-
-    /// The residual stream before the first block, rows `[batch * seq, hidden]`.
-    pub(crate) fn embed(&self, pass: &Pass) -> Tensor<2> {
-        pass.enter(0);
-        network!(self, network => network.embed(pass))
-    }
-
-    /// The stream behind block `layer`, from the one before it. Encoders have no cache.
-    pub(crate) fn block(&self, layer: usize, x: Tensor<2>, pass: &Pass, cache: Option<&mut KvCache>) -> Tensor<2> {
-        pass.enter(1 + layer);
-        match self {
-            Network::Gpt2(network) => network.block(layer, x, pass, cache),
-            Network::Opt(network) => network.block(layer, x, pass, cache),
-            Network::Llama(network) => network.block(layer, x, pass, cache),
-            Network::Bert(network) => network.block(layer, x, pass),
-        }
-    }
-
-    /// The stream behind the last block, rows `[batch * seq, hidden]`. `tap` sees the stream before each block.
-    fn run(&self, pass: &Pass, mut cache: Option<&mut KvCache>, tap: &mut dyn FnMut(&Tensor<2>)) -> Tensor<2> {
-        let mut x = self.embed(pass);
-        for layer in 0..self.blocks() {
-            tap(&x);
-            x = self.block(layer, x, pass, cache.as_deref_mut());
-        }
-        x
-    }
-
-    /// Final norm, and logits of the head, of rows `[n, hidden]`.
-    fn unembed(&self, x: Tensor<2>, pass: &Pass) -> Tensor<2> {
-        pass.enter(1 + self.blocks());
-        network!(self, network => network.unembed(x, pass))
-    }
-
-    fn embedding(&self) -> &Embedding {
-        match self {
-            Network::Gpt2(network) => &network.transformer.wte,
-            Network::Opt(network) => &network.model.decoder.embed_tokens,
-            Network::Llama(network) => &network.model.embed_tokens,
-            Network::Bert(network) => &network.bert.embeddings.word_embeddings,
-        }
-    }
 }
 
 /// How files of a family may spell names, and what in them is no weight.
@@ -425,62 +344,6 @@ impl<T: Task> Model<T> {
     }
 }
 
-impl CausalLm {
-    /// Logits `[batch, seq, vocab]`. Those at padding mean nothing.
-    pub fn forward(&self, batch: &Batch) -> Result<Tensor<3>> {
-        let [rows, seq] = batch.dims();
-        Ok(self.forward_rows(batch)?.reshape([rows, seq, self.config.vocab_size]))
-    }
-
-    /// Logits as rows `[batch * seq, vocab]`.
-    pub fn forward_rows(&self, batch: &Batch) -> Result<Tensor<2>> {
-        self.token_logits(batch)
-    }
-
-    /// Final norm and unembedding: rows `[n, hidden]` of any layer to logits `[n, vocab]`.
-    pub fn unembed(&self, hidden: Tensor<2>) -> Tensor<2> {
-        self.token_head(hidden)
-    }
-
-    /// A cache for rows of up to `tokens` tokens, at most the context, in the form that suits the device.
-    pub fn cache(&self, tokens: usize) -> KvCache {
-        self.cache_in(Layout::of(&self.device()), tokens)
-    }
-
-    /// A cache of a given form.
-    pub fn cache_in(&self, layout: Layout, tokens: usize) -> KvCache {
-        let ModelConfig { layers, heads, kv_heads, head, context, .. } = self.config;
-        KvCache::new(layout, layers, AttentionShape { heads, kv_heads, head }, tokens.min(context))
-    }
-
-    /// Takes in tokens behind those that each row of the cache holds, at least one for each; rows beyond those held
-    /// are new. Gives the logits `[rows, vocab]` of each row's last token.
-    pub fn decode<R: AsRef<[u32]>>(&self, rows: &[R], cache: &mut KvCache) -> Result<Tensor<2>> {
-        self.extend(rows, cache, Which::Last)
-    }
-
-    /// As [`CausalLm::decode`], with the logits of all tokens given, row after row: `[tokens, vocab]`.
-    pub fn decode_all<R: AsRef<[u32]>>(&self, rows: &[R], cache: &mut KvCache) -> Result<Tensor<2>> {
-        self.extend(rows, cache, Which::All)
-    }
-
-    fn extend<R: AsRef<[u32]>>(&self, rows: &[R], cache: &mut KvCache, which: Which) -> Result<Tensor<2>> {
-        let rows: Vec<&[u32]> = rows.iter().map(AsRef::as_ref).collect();
-        let vocab = self.config.vocab_size;
-        if let Some(&id) = rows.iter().copied().flatten().find(|&&id| id as usize >= vocab) {
-            return Err(ModelError::TokenId { id, vocab });
-        }
-        let pass = cache.pass(&rows, &self.device())?;
-        let mut x = self.network.run(&pass, Some(cache), &mut |_| {});
-        cache.advance(&rows);
-        if let Some(places) = cache.places(&rows, which) {
-            let count = places.len();
-            x = x.select(0, ops::ints(places, [count], &self.device()));
-        }
-        Ok(self.network.unembed(x, &pass))
-    }
-}
-
 impl<T: Task> Parameterized for Model<T> {
     fn device(&self) -> Device {
         Model::device(self)
@@ -522,96 +385,6 @@ impl<T: Task> Parameterized for Model<T> {
 
     fn learns_beside_adapters(&self, name: &str) -> bool {
         is_class_head(name) || self.is_saved(name)
-    }
-}
-
-struct List {
-    path: Vec<String>,
-    parameters: Vec<Parameter>,
-}
-
-struct Collect {
-    path: Vec<String>,
-    tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
-}
-
-struct Replace {
-    path: Vec<String>,
-    tensors: BTreeMap<String, Vec<f32>>,
-}
-
-struct Select<F> {
-    path: Vec<String>,
-    select: F,
-}
-
-impl ModuleVisitor for List {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.parameters.push(Parameter {
-            name: self.path.join("."),
-            id: param.id,
-            shape: param.val().dims().to_vec(),
-            trained: param.val().is_require_grad(),
-        });
-    }
-
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-}
-
-impl ModuleVisitor for Collect {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let value = param.val();
-        let shape = value.dims().to_vec();
-        self.tensors.insert(self.path.join("."), (shape, values(value)));
-    }
-
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-}
-
-impl ModuleMapper for Replace {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        match self.tensors.remove(&self.path.join(".")) {
-            Some(values) => {
-                let before = param.val();
-                Param::initialized(param.id, ops::from_vec(values, before.dims(), &before.device()))
-            }
-            None => param,
-        }
-    }
-
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
-    }
-}
-
-impl<F: Fn(&str) -> bool> ModuleMapper for Select<F> {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let trained = (self.select)(&self.path.join("."));
-        param.set_require_grad(trained)
-    }
-
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.push(name.to_owned());
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.pop();
     }
 }
 
