@@ -7,15 +7,16 @@ use palinode_engine::{
     job::Job,
     stage::{InputPort, Kind, OutputPort, ParamProblem, PortType, StageError},
 };
-use palinode_models::{ModelError, SequenceClassifier, Tokenizer};
+use palinode_models::{ModelError, Tokenizer};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    classifier,
     device::{self, DEVICE, DeviceParam},
     records::{self, Completion, Scope, Verdict},
-    runtime::{base_digest, base_files, failed, model_files, numerics, on_cpus},
+    runtime::{base_digest, failed, numerics, on_cpus},
     training::at_least_one,
 };
 
@@ -137,14 +138,7 @@ fn scores(
     texts: &[String],
     ctx: &Context<'_>,
 ) -> Result<Vec<f64>, StageError> {
-    let files = model_files(ctx.input("model")?);
-    let base = base_files(&files);
-    let tokenizer = Tokenizer::load(&base).map_err(failed)?;
-    let mut model = SequenceClassifier::load(&base, &device::open(ctx)?).map_err(failed)?;
-    if files.get(palinode_models::peft::CONFIG).is_some() {
-        palinode_models::peft::load_adapter(&mut model, &files).map_err(failed)?;
-    }
-    tokenizer.check(model.config().vocab_size).map_err(failed)?;
+    let (model, tokenizer) = classifier::load(ctx)?;
     let places = places(&params.toxic, &model.config().labels)?;
     let context = model.config().context;
     let around = tokenizer.encode("", true).map_err(failed)?.len();

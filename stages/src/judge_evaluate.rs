@@ -69,7 +69,7 @@ impl Kind for Evaluate {
     }
 
     fn outputs() -> Vec<OutputPort> {
-        let metrics = "metrics.jsonl: counts and measures with intervals, over all and by group";
+        let metrics = "metrics.jsonl: counts and measures with intervals, over all and by group; ECE in 10 equal bins";
         let curves = "roc.csv and calibration.csv: the points of the curves, over all texts";
         vec![OutputPort::new("metrics", PortType::Metrics, metrics), OutputPort::new("curves", PortType::Table, curves)]
     }

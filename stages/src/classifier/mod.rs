@@ -76,7 +76,7 @@ fn classes(labels: &[String], examples: &[Example], of: &str) -> Result<Vec<u32>
 }
 
 /// The classifier at the port `model`, whole or adapted, and its tokenizer.
-fn load(ctx: &Context<'_>) -> Result<(SequenceClassifier, Tokenizer), StageError> {
+pub(crate) fn load(ctx: &Context<'_>) -> Result<(SequenceClassifier, Tokenizer), StageError> {
     let files = crate::runtime::model_files(ctx.input("model")?);
     let base = base_files(&files);
     let tokenizer = Tokenizer::load(&base).map_err(failed)?;

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::{finetune::FinetuneClassifier, predict::PredictClassifier};
 use crate::{
-    records::{CurvePoint, DATASET, METRICS, PREDICTIONS, Prediction},
+    judge_classifier::ClassifierJudge,
+    records::{COMPLETIONS, CurvePoint, DATASET, METRICS, PREDICTIONS, Prediction, VERDICTS, Verdict},
     testing::{Bench, Done, input_files, problems, tiny},
 };
 
@@ -41,6 +42,21 @@ fn said(done: &Done) -> Vec<String> {
     rows.into_iter().map(|row| row.predicted.expect("a class")).collect()
 }
 
+fn probabilities(done: &Done, class: &str) -> Vec<f64> {
+    let rows: Vec<Prediction> = done.rows("predictions", PREDICTIONS);
+    rows.iter().map(|row| row.probabilities[class]).collect()
+}
+
+/// How sure `judge.classifier` is with this model that the texts are `late`.
+fn judged(model: &Done) -> Vec<f64> {
+    let completion = |(text, _): &(&str, &str)| json!({ "prompt": { "id": text, "text": "", "group": "g" }, "sample": 0, "text": text, "tokens": 1, "finish": "eos" });
+    let rows: Vec<Value> = TEXTS.iter().map(completion).collect();
+    let bench = Bench::new().input("model", model.outputs["model"].clone());
+    let done = bench.rows("completions", COMPLETIONS, &rows).run::<ClassifierJudge>(json!({ "toxic": ["late"] }));
+    let verdicts: Vec<Verdict> = done.unwrap().rows("verdicts", VERDICTS);
+    verdicts.into_iter().map(|verdict| verdict.score.unwrap()).collect()
+}
+
 /// A random model of a family with the tokenizer of `base`.
 fn random(family: &str, base: &Done, folder: &std::path::Path) -> InputFiles {
     let file = |name: &str| base.outputs["model"].get(name).expect("a file").to_owned();
@@ -68,7 +84,11 @@ fn all_families_learn_with_adapters_and_in_full() {
         for rank in [json!(2), json!("full")] {
             let done = tune(&model, json!({ "rank": rank, "epochs": 60, "learning_rate": 0.02 })).unwrap();
             let right: Vec<&str> = TEXTS.iter().map(|(_, label)| *label).collect();
-            assert_eq!(said(&predict(&done, &TEXTS, json!({})).unwrap()), right, "{family} {rank}");
+            let predicted = predict(&done, &TEXTS, json!({})).unwrap();
+            assert_eq!(said(&predicted), right, "{family} {rank}");
+            let (judged, predicted) = (judged(&done), probabilities(&predicted, "late"));
+            let off = |(one, other): (f64, f64)| (one - other).abs() > 1e-6;
+            assert!(!judged.iter().copied().zip(predicted).any(off), "{family} {rank}: {judged:?}");
         }
     }
 }

@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 
 use palinode_engine::{
     context::Context,
-    job::JobRow,
+    job::{InputFiles, JobRow},
     stage::{InputPort, Kind, OutputPort, ParamProblem, PortType, StageError},
 };
 use schemars::JsonSchema;
@@ -72,7 +72,7 @@ impl Kind for Groups {
     type Params = Params;
     const NAME: &'static str = "evaluate.groups";
     const ABOUT: &'static str = "Accuracy, F1 and calibration by group; gaps to a reference run, and between groups.";
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
 
     fn inputs() -> Vec<InputPort> {
         let reference = "those of the run to compare with at the same point, as `predicted[rank=full]`";
@@ -85,7 +85,9 @@ impl Kind for Groups {
     }
 
     fn outputs() -> Vec<OutputPort> {
-        let about = "metrics.jsonl: a row for each group and one for all, by coordinates; pooled ones last";
+        let about = "metrics.jsonl: a row for each group and one for all, by coordinates; pooled ones last. F1 is the mean \
+                     over the labels that occur: where the group is a label, 1 or at most about .5. Intervals resample \
+                     items within groups; ECE is of the decided label's probability";
         vec![OutputPort::new("metrics", PortType::Metrics, about)]
     }
 
@@ -104,7 +106,7 @@ impl Kind for Groups {
     }
 
     fn run(params: Params, ctx: &Context<'_>) -> Result<(), StageError> {
-        let instances = read(ctx)?;
+        let instances = read(ctx, &params.pool)?;
         check_pool(&params, &instances)?;
         let rows = on_cpus(ctx, || {
             let tables = tables(&instances, &params.pool);
@@ -132,7 +134,7 @@ impl Kind for Groups {
     }
 }
 
-fn read(ctx: &Context<'_>) -> Result<Vec<Instance>, StageError> {
+fn read(ctx: &Context<'_>, pool: &[String]) -> Result<Vec<Instance>, StageError> {
     let [references, counts] = ["reference", "counts"].map(|port| ctx.table(port));
     let rows = ctx.table("predictions");
     // A port without a gathered axis is one result for all.
@@ -140,12 +142,13 @@ fn read(ctx: &Context<'_>) -> Result<Vec<Instance>, StageError> {
         1 => Some(table[0].clone()),
         _ => table.get(place).cloned(),
     };
+    let reference = |place: usize| at(&references, place).and_then(|row| row.input);
+    let itself = itself(&rows, &reference, pool);
     let read = |(place, row): (usize, JobRow)| {
-        let reference = at(&references, place).and_then(|row| row.input);
         // The reference itself is compared with nothing.
-        let itself = matches!((&row.input, &reference), (Some(one), Some(other)) if one.digest == other.digest);
-        let reference = reference.filter(|_| !itself);
-        let predictions = |files: &palinode_engine::job::InputFiles| records::rows(files, PREDICTIONS);
+        let itself = itself.contains(&place);
+        let reference = reference(place).filter(|_| !itself);
+        let predictions = |files: &InputFiles| records::rows(files, PREDICTIONS);
         let counts = at(&counts, place).and_then(|row| row.input);
         Ok(Instance {
             coords: row.coords,
@@ -156,6 +159,27 @@ fn read(ctx: &Context<'_>) -> Result<Vec<Instance>, StageError> {
         })
     };
     rows.into_iter().enumerate().map(read).collect()
+}
+
+/// The rows that are the reference: all runs that are pooled say what it says, and those of no other point do. A run may
+/// say by chance what the reference says, and then its gap is 0; which of several that do is the reference can't be
+/// known, and all have a gap of 0.
+fn itself(rows: &[JobRow], reference: impl Fn(usize) -> Option<InputFiles>, pool: &[String]) -> BTreeSet<usize> {
+    let mut points: Vec<(Vec<&(String, Value)>, Vec<usize>)> = Vec::new();
+    for (place, row) in rows.iter().enumerate().filter(|(_, row)| row.input.is_some()) {
+        let kept: Vec<_> = row.coords.iter().filter(|(axis, _)| !pool.contains(axis)).collect();
+        match points.iter_mut().find(|(coords, _)| *coords == kept) {
+            Some((_, places)) => places.push(place),
+            None => points.push((kept, vec![place])),
+        }
+    }
+    let digest = |files: Option<InputFiles>| files.map(|files| files.digest);
+    let same = |place: &usize| digest(rows[*place].input.clone()) == digest(reference(*place));
+    points.retain(|(_, places)| places.iter().all(same));
+    let compared = |places: &[usize]| places.iter().map(|&place| digest(reference(place))).collect::<Vec<_>>();
+    let alone =
+        |places: &[usize]| points.iter().filter(|(_, others)| compared(others) == compared(places)).count() == 1;
+    points.iter().filter(|(_, places)| alone(places)).flat_map(|(_, places)| places.iter().copied()).collect()
 }
 
 /// An axis to pool over must be gathered, or intervals would be narrower than the researcher thinks. The default asks

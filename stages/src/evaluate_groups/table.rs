@@ -12,7 +12,10 @@ use super::{
     runs::Runs,
     scores::{confusion, ece, macro_f1},
 };
-use crate::records::{Prediction, TrainCounts};
+use crate::{
+    records::{Prediction, TrainCounts},
+    stats::exact,
+};
 
 /// One row of the gather.
 pub(super) struct Instance {
@@ -235,7 +238,7 @@ impl<'s> Summary<'s> {
         row.train = group.train;
         let Some(place) = group.place else { return row };
         let level = self.params.confidence;
-        row.accuracy = row.accuracy.within(interval(&self.draws, level, |draw| draw.accuracy[place]));
+        row.accuracy = self.within(row.accuracy, group.items.len(), |draw| draw.accuracy[place]);
         if let Some((signed, hbg)) = self.against_reference(group, missing) {
             row.against_reference = Some(signed);
             row.hbg = Some(hbg);
@@ -253,6 +256,13 @@ impl<'s> Summary<'s> {
             row.change_against_majority = self.change(group, majority, missing);
         }
         row
+    }
+
+    /// A share of `items` with its interval.
+    fn within(&self, share: Estimate, items: usize, number: impl Fn(&Draw) -> f64) -> Estimate {
+        let level = self.params.confidence;
+        let exact = share.value.and_then(|share| exact(level, share, items));
+        share.within(exact.unwrap_or_else(|| interval(&self.draws, level, number)))
     }
 
     /// A group's signed gap to the reference, and its absolute value.
@@ -298,7 +308,7 @@ impl<'s> Summary<'s> {
             // By the sizes that the groups have: they are not resampled.
             let sizes: Vec<f64> = counted.iter().map(|group| group.items.len() as f64 / every.len() as f64).collect();
             let number = |draw: &Draw| draw.accuracy.iter().zip(&sizes).map(|(at, size)| at * size).sum();
-            row.accuracy = row.accuracy.within(interval(&self.draws, level, number));
+            row.accuracy = self.within(row.accuracy, every.len(), number);
         }
         let with = |role: Role| self.groups.iter().find(|group| group.role == Some(role)).and_then(|group| group.train);
         let proportion = with(Role::Minority).zip(with(Role::Majority)).filter(|(_, majority)| *majority > 0.0);

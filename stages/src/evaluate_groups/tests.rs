@@ -259,6 +259,43 @@ fn what_can_not_be_compared_is_told() {
 }
 
 #[test]
+fn a_run_that_says_what_the_reference_says_has_a_gap_of_nothing() {
+    let coords = |rank: &str, seed: usize| json!([["rank", rank], ["seed", seed]]);
+    let full = |seed: usize| predictions((30 - seed, 40), (20 + seed, 40));
+    let of = |low: &dyn Fn(usize) -> Vec<Value>| {
+        let runs = (0..2).flat_map(|seed| {
+            [("2", low(seed)), ("full", full(seed))].map(|(rank, run)| (coords(rank, seed), Some(run)))
+        });
+        let references = (0..2).flat_map(|seed| ["2", "full"].map(|rank| (coords(rank, seed), Some(full(seed)))));
+        rows(&evaluate(runs.collect(), Some(references.collect()), json!({ "resamples": 100 })).unwrap())
+    };
+    // By rank and seed; of each the group `yes`.
+    let gaps = |rows: &[GroupRow]| {
+        let of = |row: &GroupRow| row.hbg.as_ref().map(|hbg| hbg.value.ok_or(hbg.undefined.clone()));
+        rows.iter().filter(|row| row.group.as_deref() == Some("yes")).map(of).collect::<Vec<_>>()
+    };
+    // In one of two seeds: half of the other's gap, pooled.
+    let one = of(&|seed| if seed == 0 { full(0) } else { predictions((29, 40), (11, 40)) });
+    let shown = gaps(&one).into_iter().map(|gap| gap.map(|gap| format!("{:.3}", gap.unwrap())));
+    let expected = [Some("0.000"), None, Some("0.250"), None, Some("0.125"), None];
+    assert!(shown.eq(expected.map(|gap| gap.map(str::to_owned))), "{:?}", gaps(&one));
+    // In both: nobody can tell which is the reference.
+    let both = gaps(&of(&full));
+    assert!(both.iter().all(|gap| *gap == Some(Ok(0.0))), "{both:?}");
+}
+
+#[test]
+fn shares_of_none_and_all_are_not_certain() {
+    let done = evaluate(one(predictions((40, 40), (0, 40))), None, json!({ "resamples": 100 })).unwrap();
+    let ends = |row: &GroupRow| (row.accuracy.low.unwrap(), row.accuracy.high.unwrap());
+    let [_, no, yes] = &rows(&done)[..] else { panic!("three rows") };
+    // Clopper and Pearson: .025 ^ (1 / 40).
+    let reach = 0.025f64.powf(1.0 / 40.0);
+    let off = (ends(no).0 - reach).abs().max((ends(yes).1 - (1.0 - reach)).abs());
+    assert!(off < 1e-12 && (ends(no).1, ends(yes).0) == (1.0, 0.0), "{rows:?}", rows = rows(&done));
+}
+
+#[test]
 fn bytes_are_those_of_this_revision() {
     let done =
         evaluate(one(predictions((3, 5), (2, 4))), Some(one(predictions((4, 5), (1, 4)))), json!({ "resamples": 100 }));

@@ -50,7 +50,7 @@ impl Kind for LinearJudge {
     type Params = Params;
     const NAME: &'static str = "judge.linear";
     const ABOUT: &'static str = "Judges by a linear model over words, with a probability as the score.";
-    const REVISION: u32 = 1;
+    const REVISION: u32 = 2;
 
     fn inputs() -> Vec<InputPort> {
         vec![InputPort::one("completions", PortType::Completions, "what to judge")]

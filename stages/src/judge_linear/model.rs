@@ -119,6 +119,8 @@ impl LinearModel {
                 }
             }
         }
+        // In the model's order, as scikit-learn adds up: the same words in another order have the same score.
+        counts.sort_by_key(|(token, _)| self.rows[token]);
         let folds = self.folds();
         let mut decisions = self.intercepts.clone();
         let mut weights = Vec::new();

@@ -42,6 +42,19 @@ fn folds_are_calibrated_and_averaged() {
 }
 
 #[test]
+fn words_in_another_order_have_the_same_score() {
+    let coefficients = ["0.1", "0.7", "-0.3", "1e-9", "0.2"];
+    let rows = (0..5).map(|at| format!("word{at}\t{}\n", coefficients[at]));
+    let model = LinearModel::parse(&format!("# intercepts\t0.3\ntoken\tc0\n{}", rows.collect::<String>())).unwrap();
+    let score = |words: &[usize]| {
+        model.judge(&words.iter().map(|at| format!("word{at}")).collect::<Vec<_>>().join(" ")).probability
+    };
+    for words in [[4, 3, 2, 1, 0], [2, 0, 4, 1, 3], [1, 3, 0, 4, 2]] {
+        assert_eq!(score(&words), score(&[0, 1, 2, 3, 4]));
+    }
+}
+
+#[test]
 fn tokens_are_those_of_scikit_learn() {
     assert_eq!(tokens("Don't YELL_it, a n\u{e9}e \u{1f595}12 x1"), ["don", "yell_it", "née", "12", "x1"]);
 }

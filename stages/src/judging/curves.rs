@@ -24,8 +24,8 @@ pub(crate) struct Bin {
     pub(crate) toxic: u64,
 }
 
-/// The points of the ROC curve, from (0, 0) to (1, 1), without those that lie on a line between their neighbours
-/// (scikit-learn's `roc_curve` with `drop_intermediate`).
+/// The points of the ROC curve, from (0, 0) to (1, 1), without those that lie halfway between their neighbours
+/// (scikit-learn's `roc_curve` with `drop_intermediate`, which keeps the first beside (0, 0) in any case).
 ///
 /// # Errors
 /// Without texts of both classes there is none.

@@ -68,6 +68,20 @@ pub struct Difference {
     pub p: f64,
 }
 
+/// What a share of 0 or 1 of `n` can still be: there a bootstrap sees no spread, so the ends are those of Clopper and
+/// Pearson (1934), as if the `n` were independent.
+pub fn exact(confidence: f64, share: f64, n: usize) -> Option<(f64, f64)> {
+    if n == 0 {
+        return None;
+    }
+    let reach = libm::pow((1.0 - confidence) / 2.0, 1.0 / n as f64);
+    match share {
+        0.0 => Some((0.0, 1.0 - reach)),
+        1.0 => Some((reach, 1.0)),
+        _ => None,
+    }
+}
+
 impl Bootstrap {
     /// Of so many resamples, with intervals of this level.
     pub fn new(resamples: usize, confidence: f64, seed: u64) -> Self {
@@ -96,18 +110,9 @@ impl Bootstrap {
         Some(Difference { low, high, p: p.min(1.0) })
     }
 
-    /// What a share of 0 or 1 of `n` can still be: there the bootstrap sees no spread, so the ends are those of Clopper
-    /// and Pearson (1934), as if the `n` were independent.
+    /// [`exact`] of this level.
     pub fn exact(&self, share: f64, n: usize) -> Option<(f64, f64)> {
-        if n == 0 {
-            return None;
-        }
-        let reach = libm::pow((1.0 - self.confidence) / 2.0, 1.0 / n as f64);
-        match share {
-            0.0 => Some((0.0, 1.0 - reach)),
-            1.0 => Some((reach, 1.0)),
-            _ => None,
-        }
+        exact(self.confidence, share, n)
     }
 
     fn ends(&self, sorted: &[f64]) -> Option<(f64, f64)> {
