@@ -143,7 +143,7 @@ fn read(ctx: &Context<'_>, pool: &[String]) -> Result<Vec<Instance>, StageError>
         _ => table.get(place).cloned(),
     };
     let reference = |place: usize| at(&references, place).and_then(|row| row.input);
-    let itself = itself(&rows, &reference, pool);
+    let itself = itself(&rows, reference, pool);
     let read = |(place, row): (usize, JobRow)| {
         // The reference itself is compared with nothing.
         let itself = itself.contains(&place);
@@ -161,13 +161,16 @@ fn read(ctx: &Context<'_>, pool: &[String]) -> Result<Vec<Instance>, StageError>
     rows.into_iter().enumerate().map(read).collect()
 }
 
+type Coords<'c> = Vec<&'c (String, Value)>;
+
 /// The rows that are the reference: all runs that are pooled say what it says, and those of no other point do. A run may
 /// say by chance what the reference says, and then its gap is 0; which of several that do is the reference can't be
 /// known, and all have a gap of 0.
 fn itself(rows: &[JobRow], reference: impl Fn(usize) -> Option<InputFiles>, pool: &[String]) -> BTreeSet<usize> {
-    let mut points: Vec<(Vec<&(String, Value)>, Vec<usize>)> = Vec::new();
+    // The rows of each point, by its coordinates.
+    let mut points: Vec<(Coords<'_>, Vec<usize>)> = Vec::new();
     for (place, row) in rows.iter().enumerate().filter(|(_, row)| row.input.is_some()) {
-        let kept: Vec<_> = row.coords.iter().filter(|(axis, _)| !pool.contains(axis)).collect();
+        let kept: Coords<'_> = row.coords.iter().filter(|(axis, _)| !pool.contains(axis)).collect();
         match points.iter_mut().find(|(coords, _)| *coords == kept) {
             Some((_, places)) => places.push(place),
             None => points.push((kept, vec![place])),
