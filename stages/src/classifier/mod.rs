@@ -84,11 +84,20 @@ pub(crate) fn load(ctx: &Context<'_>) -> Result<(SequenceClassifier, Tokenizer),
     let model = match files.get(peft::CONFIG) {
         None => SequenceClassifier::load(&files, &device).map_err(failed)?,
         Some(_) => {
-            // The base has no head, or another's: the adapter brings its own.
-            let labels = config(&base)?.labels;
-            let mut model = SequenceClassifier::with_new_head(&base, labels, 0, &device).map_err(failed)?;
-            peft::load_adapter(&mut model, &files).map_err(failed)?;
-            model
+            // Where the base has no head, or one of other classes, the adapter brings its own.
+            let (mut model, lacking) = match SequenceClassifier::load(&base, &device) {
+                Ok(model) => (model, None),
+                Err(error) => {
+                    let labels = config(&base)?.labels;
+                    let model = SequenceClassifier::with_new_head(&base, labels, 0, &device).map_err(failed)?;
+                    (model, Some(error))
+                }
+            };
+            let adapter = peft::load_adapter(&mut model, &files).map_err(failed)?;
+            match lacking {
+                Some(error) if adapter.modules_to_save.is_empty() => return Err(failed(error)),
+                _ => model,
+            }
         }
     };
     tokenizer.check(model.config().vocab_size).map_err(failed)?;
