@@ -15,6 +15,7 @@ use tempfile::NamedTempFile;
 
 use crate::{
     Digest, Hold,
+    ahead::Ahead,
     batch::Batch,
     durable,
     error::{CacheError, io},
@@ -50,6 +51,7 @@ struct Inner {
     fresh: Fresh,
     session: Mutex<Option<Arc<Session>>>,
     held: Mutex<Weak<Hold>>,
+    ahead: Mutex<Option<Ahead>>,
 }
 
 impl fmt::Debug for Cache {
@@ -95,8 +97,9 @@ impl Cache {
         let (host, dir) = (host(), root.join("index"));
         let index = StatIndex::new(dir.join(format!("{host}.stat")), read_only);
         let results = ResultIndex::new(dir.join(format!("{host}.results")), read_only);
-        let (pointers, fresh, session, held) = Default::default();
-        Self { inner: Arc::new(Inner { root, read_only, index, results, pointers, fresh, session, held }), batch: None }
+        let (pointers, fresh, session, held, ahead) = Default::default();
+        let inner = Inner { root, read_only, index, results, pointers, fresh, session, held, ahead };
+        Self { inner: Arc::new(inner), batch: None }
     }
 
     /// The same folder, as if it could not be written.
@@ -134,6 +137,10 @@ impl Cache {
 
     pub(crate) fn held(&self) -> &Mutex<Weak<Hold>> {
         &self.inner.held
+    }
+
+    pub(crate) fn ahead(&self) -> &Mutex<Option<Ahead>> {
+        &self.inner.ahead
     }
 
     pub(crate) fn index(&self) -> &StatIndex {

@@ -1,15 +1,11 @@
 //! Looking up many results at once: what a plan asks first. The looks are system calls that wait on nothing of each
 //! other, so they are spread over the cores.
 
-use std::{
-    collections::{HashMap, HashSet},
-    hash::BuildHasherDefault,
-    sync::Arc,
-};
+use std::{collections::HashMap, hash::BuildHasherDefault, sync::Arc};
 
 use rayon::prelude::*;
 
-use crate::{BlobDigest, Cache, CacheError, FileEntry, StageKey, StoredResult, results::Prefix};
+use crate::{Cache, CacheError, FileEntry, StageKey, StoredResult, results::Prefix, stat::Stat};
 
 /// A recorded result, and which of its files can't be had.
 #[derive(Debug, Clone)]
@@ -19,6 +15,26 @@ pub struct Checked {
     /// Port (none: the log) and name of each file that is lost.
     pub lost: Vec<(Option<String>, String)>,
 }
+
+/// Results that were looked up.
+#[derive(Default)]
+pub(crate) struct Checks {
+    /// Those that are whole.
+    whole: Vec<Arc<StoredResult>>,
+    /// Those that the index doesn't know yet, with the stat of their records' files.
+    new: Vec<(Stat, Arc<StoredResult>)>,
+}
+
+impl Checks {
+    pub(crate) fn and(mut self, more: Self) -> Self {
+        self.whole.extend(more.whole);
+        self.new.extend(more.new);
+        self
+    }
+}
+
+/// Keys that are checked by one core in a row.
+const CHUNK: usize = 128;
 
 impl Cache {
     /// The recorded result of `key`, with each of its files verified.
@@ -39,17 +55,33 @@ impl Cache {
     /// Those of `keys` that have a whole result, as [`Cache::check`] finds them one by one; about the others it says
     /// nothing.
     pub fn check_all(&self, keys: &[StageKey]) -> HashMap<StageKey, Arc<StoredResult>> {
-        let looked: Vec<_> = keys.par_iter().filter_map(|key| self.look_up(key).ok().flatten()).collect();
-        let new: Vec<_> = looked.iter().filter_map(|(result, stat)| stat.map(|stat| (stat, result.clone()))).collect();
-        self.results().add(&new);
+        let mut ahead = self.found_ahead();
+        let mut whole: HashMap<_, _> = keys.iter().filter_map(|key| ahead.whole.remove_entry(key)).collect();
+        let rest: Vec<StageKey> = keys.iter().filter(|key| !whole.contains_key(key)).copied().collect();
+        let checks = rest.par_chunks(CHUNK).map(|keys| self.check_some(keys));
+        whole.extend(self.remember(checks.reduce(Checks::default, Checks::and)));
+        whole
+    }
+
+    /// Checks `keys` one after the other.
+    pub(crate) fn check_some(&self, keys: &[StageKey]) -> Checks {
+        let mut checks = Checks::default();
         // Each blob once: an empty log is the log of most stages.
-        let mut seen: HashSet<FileEntry, BuildHasherDefault<Prefix>> = HashSet::default();
-        seen.extend(looked.iter().flat_map(|(result, _)| result.files()).map(|(.., entry)| entry));
-        let distinct: Vec<FileEntry> = seen.into_iter().collect();
-        let lacking = |entry: &&FileEntry| !self.has(entry).unwrap_or(false);
-        let lost: HashSet<BlobDigest> = distinct.par_iter().filter(lacking).map(|entry| entry.blob).collect();
-        let whole = |result: &StoredResult| !result.files().any(|(.., entry)| lost.contains(&entry.blob));
-        looked.into_iter().map(|(result, _)| (result.key, result)).filter(|(_, result)| whole(result)).collect()
+        let mut seen: HashMap<FileEntry, bool, BuildHasherDefault<Prefix>> = HashMap::default();
+        for (result, new) in keys.iter().filter_map(|key| self.look_up(key).ok().flatten()) {
+            checks.new.extend(new.map(|stat| (stat, result.clone())));
+            let mut has = |entry| *seen.entry(entry).or_insert_with(|| self.has(&entry).unwrap_or(false));
+            if result.files().all(|(.., entry)| has(entry)) {
+                checks.whole.push(result);
+            }
+        }
+        checks
+    }
+
+    /// Adds what is new of `checks` to the index; the whole results, by key.
+    pub(crate) fn remember(&self, checks: Checks) -> HashMap<StageKey, Arc<StoredResult>> {
+        self.results().add(&checks.new);
+        checks.whole.into_iter().map(|result| (result.key, result)).collect()
     }
 
     /// Has the index know the results of `keys`, as a later process will want them; this one need not remember them.
@@ -69,7 +101,6 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::stat::Stat;
     use crate::testing::{cache, entry, flip_bit, later, record};
 
     #[test]

@@ -4,6 +4,7 @@
 use std::{
     fs::{File, TryLockError},
     io,
+    path::Path,
     sync::{Arc, PoisonError},
 };
 
@@ -39,25 +40,39 @@ impl Cache {
         if let Some(hold) = held.upgrade() {
             return Ok(hold);
         }
-        let hold = Arc::new(Hold { _file: self.shared()? });
+        let path = self.dir("locks").join("gc");
+        let file = self.collectors_lock(&path)?;
+        file.as_ref().map_or(Ok(()), File::lock_shared).map_err(io("lock", path))?;
+        let hold = Arc::new(Hold { _file: file });
         *held = Arc::downgrade(&hold);
         Ok(hold)
     }
 
-    fn shared(&self) -> Result<Option<File>, CacheError> {
-        let path = self.dir("locks").join("gc");
+    /// The same, or `None` at once where a collector is at work or nobody can tell.
+    pub(crate) fn try_hold(&self) -> Option<Arc<Hold>> {
+        let mut held = self.held().try_lock().ok()?;
+        if let Some(hold) = held.upgrade() {
+            return Some(hold);
+        }
+        let file = self.collectors_lock(&self.dir("locks").join("gc")).ok()?;
+        file.as_ref().map_or(Ok(()), File::try_lock_shared).ok()?;
+        let hold = Arc::new(Hold { _file: file });
+        *held = Arc::downgrade(&hold);
+        Some(hold)
+    }
+
+    fn collectors_lock(&self, path: &Path) -> Result<Option<File>, CacheError> {
         let file = if self.is_read_only() {
-            match File::open(&path) {
+            match File::open(path) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
                 // Whoever may not even see the lock may see the blobs; they are verified when read.
                 Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Ok(None),
-                Err(error) => return Err(io("open", &path)(error)),
+                Err(error) => return Err(io("open", path)(error)),
             }
         } else {
             self.open_lock("gc")?.0
         };
-        file.lock_shared().map_err(io("lock", path))?;
         Ok(Some(file))
     }
 

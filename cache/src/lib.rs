@@ -33,6 +33,7 @@
 //! Everything is written under `tmp/`, synced, and only then named, so `kill -9` at any time leaves whole files only.
 #![cfg(unix)]
 
+mod ahead;
 mod answers;
 mod archive;
 mod aside;

@@ -36,6 +36,11 @@ impl Cache {
         self.known(pipeline).get(pipeline)?.get(&digest(address)).copied()
     }
 
+    /// The keys that the addresses of `pipeline` had last, all that are known.
+    pub(crate) fn lasts(&self, pipeline: &str) -> Vec<StageKey> {
+        self.known(pipeline).get(pipeline).map(|known| known.values().copied().collect()).unwrap_or_default()
+    }
+
     /// Remembers the key that `address` of `pipeline` has now.
     ///
     /// # Errors

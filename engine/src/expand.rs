@@ -10,6 +10,7 @@ pub(crate) use wires::{Wire, type_words};
 use std::{collections::HashMap, path::Path, sync::Arc};
 
 use indexmap::IndexMap;
+use palinode_cache::Cache;
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::{
@@ -24,7 +25,7 @@ use crate::{
     points::{Bound, Link, MAX_POINTS, Points},
     problem::{self, Problems, Report},
     registry::Registry,
-    spec::{Spec, StageSpec},
+    spec::{Spec, StageSpec, name_of},
     stage::{InputPort, OutputPort, StageKind},
     yaml,
 };
@@ -37,6 +38,16 @@ pub fn load(file: &Path, registry: &Registry, overrides: &Overrides) -> Result<G
     load_with(file, registry, overrides, &yaml::from_disk)
 }
 
+/// The same for whoever plans with `cache` next: it looks up results while the rest of the file is read.
+///
+/// # Errors
+/// As for [`load`].
+pub fn load_for(cache: &Cache, file: &Path, registry: &Registry, overrides: &Overrides) -> Result<Graph, Problems> {
+    let named = |pipeline: &str| cache.look_ahead(pipeline);
+    let checked = examine(file, registry, overrides, &yaml::from_disk, Some(&named), false);
+    checked.graph.ok_or(checked.problems)
+}
+
 /// The same; files are had from `read`.
 pub(crate) fn load_with(
     file: &Path,
@@ -44,22 +55,33 @@ pub(crate) fn load_with(
     overrides: &Overrides,
     read: Reader<'_>,
 ) -> Result<Graph, Problems> {
-    let checked = examine(file, registry, overrides, read, false);
+    let checked = examine(file, registry, overrides, read, None, false);
     checked.graph.ok_or(checked.problems)
 }
 
 /// All problems and lints.
 pub(crate) fn check(file: &Path, registry: &Registry, overrides: &Overrides) -> Checked {
-    examine(file, registry, overrides, &yaml::from_disk, true)
+    examine(file, registry, overrides, &yaml::from_disk, None, true)
 }
 
-fn examine(file: &Path, registry: &Registry, overrides: &Overrides, read: Reader<'_>, lints: bool) -> Checked {
+/// `named` is told the pipeline's name as soon as that is known.
+fn examine(
+    file: &Path,
+    registry: &Registry,
+    overrides: &Overrides,
+    read: Reader<'_>,
+    named: Option<&dyn Fn(&str)>,
+    lints: bool,
+) -> Checked {
     let Overlaid { files, value, replaced, profiles, found } = overlay(file, overrides, read);
     let mut report = Report::new(&files);
     found.into_iter().for_each(|found| report.found(found));
     let mut graph = None;
     let mut findings = Vec::new();
     if let Some(mut value) = value {
+        if let Some(named) = named {
+            named(&name_of(&value, file));
+        }
         defaults::check(&value, registry, &mut report);
         let mut spec = Spec::read(file, &mut value, lints, &replaced, &mut report);
         let mut withs: Vec<_> = spec.stages.values_mut().map(|stage| stage.with.take()).collect();

@@ -26,7 +26,10 @@ mod inputs;
 
 use self::inputs::Input;
 pub(crate) use self::inputs::{FilesSpec, InputSpec};
-pub use crate::{expand::load, overrides::Overrides};
+pub use crate::{
+    expand::{load, load_for},
+    overrides::Overrides,
+};
 
 /// A pipeline as declared.
 pub(crate) struct Spec {
@@ -88,7 +91,7 @@ impl Spec {
         for (key, value, place) in mapping("the file", root, &top, report) {
             match &*key {
                 "name" | "params" | "axes" if value.is_null() => {}
-                "name" => spec.name = text("`name`", value, &place, report).unwrap_or_default(),
+                "name" => drop(text("`name`", value, &place, report)),
                 "params" => spec.params = read_params(value, &place, report),
                 "axes" => spec.axes = read_axes(value, &place, replaced, report),
                 "stages" if taken.is_some() => {}
@@ -115,9 +118,7 @@ impl Spec {
         if root.is_mapping() && !has_stages {
             report.at(&top, Mistake::MissingKey { key: "stages", within: "the file" });
         }
-        if spec.name.is_empty() {
-            spec.name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        }
+        spec.name = name_of(root, file);
         spec
     }
 
@@ -130,6 +131,12 @@ impl Spec {
         }
         self.stages.insert(name.into_owned(), StageSpec::read(stage, place, report));
     }
+}
+
+/// What a pipeline is called: its `name`, else its file's.
+pub(crate) fn name_of(root: &Yaml, file: &Path) -> String {
+    let name = root.get("name").and_then(Yaml::as_str).filter(|name| !name.is_empty());
+    name.map_or_else(|| file.file_stem().unwrap_or_default().to_string_lossy().into_owned(), str::to_owned)
 }
 
 impl StageSpec {

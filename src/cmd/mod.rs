@@ -38,7 +38,7 @@ use palinode_engine::{
     registry::Registry,
     resources::TooMuch,
     select::{SelectError, Selection},
-    spec::{Overrides, load},
+    spec::{Overrides, load, load_for},
     stage::StageKind,
 };
 
@@ -119,6 +119,20 @@ fn pipeline(args: &Pipeline) -> Result<Graph, Failure> {
     graph.map_err(|problems| Failure::usage(diagnostics::render(&problems)))
 }
 
+/// The pipeline, and its cache, which looks ahead for the plan to come. Where there is none it is had by `new`, once the
+/// pipeline is known to be sound.
+fn pipeline_and_cache(args: &Pipeline, new: fn(&Path) -> Result<Cache, Failure>) -> Result<(Graph, Cache), Failure> {
+    let root = root(args);
+    let there = root.join("format").exists().then(|| open(&root));
+    let Some(Ok(cache)) = there else {
+        let graph = pipeline(args)?;
+        return Ok((graph, there.unwrap_or_else(|| new(&root))?));
+    };
+    let graph = load_for(&cache, &args.file, &registry_of(args), &overrides(args)?);
+    memory::give_back();
+    Ok((graph.map_err(|problems| Failure::usage(diagnostics::render(&problems)))?, cache))
+}
+
 /// A value that lives until the process ends. Taking a large graph apart piece by piece just before that takes time, and
 /// the system takes all of it back at once anyway.
 fn kept<T>(value: T) -> ManuallyDrop<T> {
@@ -141,11 +155,6 @@ fn unknown(error: &SelectError) -> Failure {
         Some(hint) => failure.hint(hint),
         None => failure,
     }
-}
-
-/// The pipeline's cache, made if need be.
-fn cache(args: &Pipeline) -> Result<Cache, Failure> {
-    open(&root(args))
 }
 
 /// The pipeline's cache for looking things up: nothing is made where there is none.

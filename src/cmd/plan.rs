@@ -15,10 +15,11 @@ use crate::{
 };
 
 pub(crate) fn plan(args: &cli::Plan) -> Result<Exit, Failure> {
-    let graph = super::kept(super::pipeline(&args.pipeline)?);
+    let (graph, cache) = super::pipeline_and_cache(&args.pipeline, super::look)?;
+    let graph = super::kept(graph);
     let selection = super::selection(&graph, &args.targets)?;
     let force = super::force(&graph, &args.force)?;
-    let plan = super::kept(super::planned(&graph, &selection, &super::existing(&args.pipeline)?, force)?);
+    let plan = super::kept(super::planned(&graph, &selection, &cache, force)?);
     // A plan that could not be run is none.
     resources::check(&graph, &plan, machine::options(&args.resources).limits()).map_err(super::too_much)?;
     match args.format {

@@ -23,10 +23,10 @@ use crate::{
 const LAST_WORDS: Duration = Duration::from_millis(1500);
 
 pub(crate) fn run(args: &Run, talk: &Talk) -> Result<Exit, Failure> {
-    let graph = super::kept(super::pipeline(&args.pipeline)?);
+    let (graph, cache) = super::pipeline_and_cache(&args.pipeline, super::open)?;
+    let graph = super::kept(graph);
     let selection = super::selection(&graph, &args.targets)?;
     let force = super::force(&graph, &args.force)?;
-    let cache = super::cache(&args.pipeline)?;
     let report = Report::new(talk);
     let interrupt = Interrupt::default();
     let here = super::beside(&args.pipeline.file, "");

@@ -20,9 +20,9 @@ const SCREEN: usize = 40;
 const CAUSE: usize = 160;
 
 pub(crate) fn status(args: &Status) -> Result<Exit, Failure> {
-    let graph = super::kept(super::pipeline(&args.pipeline)?);
+    let (graph, cache) = super::pipeline_and_cache(&args.pipeline, super::look)?;
+    let graph = super::kept(graph);
     let selection = super::selection(&graph, &[])?;
-    let cache = super::existing(&args.pipeline)?;
     let plan = super::kept(super::planned(&graph, &selection, &cache, BTreeSet::new())?);
     let status = find(&graph, &plan, &cache);
     let strays = strays(&graph, &cache, &super::beside(&args.pipeline.file, "out"));
