@@ -61,3 +61,102 @@ impl Cache {
         ahead.thread.join().unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::mpsc};
+
+    use super::*;
+    use crate::testing::{cache, names, record};
+
+    /// Records whose blobs are there, under addresses of the pipeline `p`.
+    fn recorded(cache: &Cache, count: u64) -> Vec<StageKey> {
+        let one = |n: u64| {
+            let mut record = record(n);
+            let file = cache.put_bytes(&n.to_le_bytes()).unwrap();
+            record.log = file;
+            record.outputs.values_mut().for_each(|tree| _ = tree.0.insert("a".to_owned(), file));
+            cache.publish(&record).unwrap();
+            cache.set_last("p", &n.to_string(), &record.key).unwrap();
+            record.key
+        };
+        (0..count).map(one).collect()
+    }
+
+    fn wait(cache: &Cache) {
+        while !cache.ahead().lock().unwrap().as_ref().is_none_or(|ahead| ahead.thread.is_finished()) {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_look_ahead_finds_what_a_check_does() {
+        let (_dir, cache) = cache();
+        let mut keys = recorded(&cache, 3 * CHUNK as u64);
+        fs::remove_file(cache.spread("records", &keys[1])).unwrap();
+        crate::testing::flip_bit(&cache.spread("records", &keys[2]));
+        fs::remove_file(cache.spread("objects", &crate::BlobDigest::of(&3u64.to_le_bytes()))).unwrap();
+        keys.push(record(9999).key);
+        let expected = Cache::open(cache.root()).unwrap().check_all(&keys);
+        assert_eq!(expected.len(), keys.len() - 4);
+        // Ended at any moment, and of all or some of what is asked for then.
+        for (wanted, ended) in [(&keys[..], true), (&keys[..], false), (&keys[2..9], true), (&keys[2..9], false)] {
+            let cache = Cache::open(cache.root()).unwrap();
+            cache.look_ahead("p");
+            if ended {
+                wait(&cache);
+            }
+            let found = cache.check_all(wanted);
+            let expected = wanted.iter().filter_map(|key| expected.get_key_value(key));
+            assert_eq!(found, expected.map(|(key, result)| (*key, result.clone())).collect());
+        }
+        // It is good for one check: what is lost after that is lost.
+        let cache = Cache::open(cache.root()).unwrap();
+        cache.look_ahead("p");
+        wait(&cache);
+        assert!(cache.check_all(&keys).contains_key(&keys[5]));
+        fs::remove_file(cache.spread("records", &keys[5])).unwrap();
+        assert!(!cache.check_all(&keys).contains_key(&keys[5]));
+    }
+
+    #[test]
+    fn nothing_is_collected_between_a_look_ahead_and_the_check() {
+        let (_dir, cache) = cache();
+        let keys = recorded(&cache, 2);
+        cache.look_ahead("p");
+        wait(&cache);
+        let (send, receive) = mpsc::channel();
+        thread::scope(|scope| {
+            let (collector, waits) = (Cache::open(cache.root()).unwrap(), send.clone());
+            scope.spawn(move || {
+                let exclusive = collector.exclusive(|| waits.send("waits").unwrap()).unwrap();
+                send.send("has it").unwrap();
+                drop(exclusive);
+            });
+            assert_eq!(receive.recv().unwrap(), "waits");
+            assert!(receive.try_recv().is_err());
+            assert_eq!(cache.check_all(&keys).len(), 2);
+            assert_eq!(receive.recv().unwrap(), "has it");
+        });
+        // And while a collector is at work, nobody waits for it here.
+        let _exclusive = Cache::open(cache.root()).unwrap().exclusive(|| ()).unwrap();
+        cache.look_ahead("p");
+        wait(&cache);
+        assert!(cache.found_ahead().whole.is_empty());
+        assert_eq!(cache.check_all(&keys).len(), 2);
+    }
+
+    #[test]
+    fn looking_ahead_in_a_cache_that_can_only_be_read_writes_nothing() {
+        let (_dir, cache) = cache();
+        let keys = recorded(&cache, 2);
+        let before = names(&cache, "locks");
+        let read_only = cache.as_read_only();
+        read_only.look_ahead("p");
+        wait(&read_only);
+        assert_eq!(read_only.check_all(&keys).len(), 2);
+        assert_eq!(names(&cache, "locks"), before);
+        read_only.look_ahead("another");
+        assert_eq!(read_only.check_all(&keys).len(), 2);
+    }
+}

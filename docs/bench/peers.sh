@@ -16,15 +16,16 @@ ninja=$dir/venv/bin/ninja
 program=$("$dir/venv/bin/python" -c 'import ninja, os; print(os.path.join(ninja.BIN_DIR, "ninja"))' 2>/dev/null || true)
 [ -x "$program" ] && ninja=$program
 
-# best NAME TIMES COMMAND...: the shortest of so many runs, in seconds; with CHANGE set, a leaf is changed before each.
+# best NAME TIMES COMMAND...: the shortest of so many runs, in milliseconds; with CHANGE set, a leaf is changed before each.
 best() {
-    local name=$1 times=$2 least; shift 2
+    local name=$1 times=$2 least start; shift 2
     least=$(for i in $(seq "$times"); do
         if [ -n "${CHANGE:-}" ]; then echo "changed $i" > in/s0.txt; fi
-        /usr/bin/time -f '%e %M' -o "$dir/time" "$@" > "$dir/log" 2>&1 || { cat "$dir/log" >&2; exit 1; }
-        tail -1 "$dir/time"
+        start=${EPOCHREALTIME/[.,]/}
+        /usr/bin/time -f '%M' -o "$dir/memory" "$@" > "$dir/log" 2>&1 || { cat "$dir/log" >&2; exit 1; }
+        echo "$(((${EPOCHREALTIME/[.,]/} - start) / 100)) $(tail -1 "$dir/memory")"
     done | sort -n | head -1)
-    printf '  %-28s %8s s %6d MB\n' "$name" "${least% *}" $((${least#* } / 1024))
+    printf '  %-28s %8s ms %6d MB\n' "$name" "$((${least% *} / 10)).$((${least% *} % 10))" $((${least#* } / 1024))
 }
 
 for n in "${sizes[@]}"; do
