@@ -16,7 +16,7 @@ use crate::cli::Resources;
 pub(crate) fn options(given: &Resources) -> RunOptions {
     let cpus = given.cpus.map_or_else(cpus, usize::from);
     let gpus = match &given.gpus {
-        Some(gpus) => gpus.ids(&detected_gpus()),
+        Some(gpus) => gpus.ids(&detected_gpus(), env::var_os("CUDA_VISIBLE_DEVICES").is_some()),
         None => detected_gpus(),
     };
     let memory_mib = given.memory.or_else(memory);
@@ -48,12 +48,13 @@ impl Gpus {
         if ids.is_empty() { Err(expected()) } else { Ok(Self::Ids(ids.into_iter().collect())) }
     }
 
-    /// The ids that are meant where `detected` were found. More than were found is what the user knows better.
-    fn ids(&self, detected: &[usize]) -> Vec<usize> {
+    /// The ids that are meant where `detected` were found. More than were found is what the user knows better, unless
+    /// these are `assigned` and all others somebody else's.
+    fn ids(&self, detected: &[usize], assigned: bool) -> Vec<usize> {
         match self {
             Self::Ids(ids) => ids.clone(),
             Self::Count(count) => {
-                let further = (0..).filter(|id| !detected.contains(id));
+                let further = (0..).filter(|id| !detected.contains(id)).take(if assigned { 0 } else { *count });
                 detected.iter().copied().chain(further).take(*count).collect()
             }
         }
@@ -86,12 +87,16 @@ fn memory() -> Option<u64> {
 fn detected_gpus() -> Vec<usize> {
     let present = present_gpus();
     match env::var("CUDA_VISIBLE_DEVICES") {
-        // As CUDA does: what follows something that is no device doesn't count. Names (`GPU-...`) aren't ids.
-        Ok(visible) => {
-            visible.split(',').map_while(|id| id.trim().parse().ok()).filter(|id| present.contains(id)).collect()
-        }
+        Ok(visible) => assigned_gpus(&visible, &present),
         Err(_) => present,
     }
+}
+
+/// As CUDA does: what follows something that is no device doesn't count. Names (`GPU-...`) aren't ids. Where nothing tells
+/// what is there, the variable does.
+fn assigned_gpus(visible: &str, present: &[usize]) -> Vec<usize> {
+    let ids = visible.split(',').map_while(|id| id.trim().parse().ok());
+    ids.filter(|id| present.is_empty() || present.contains(id)).collect()
 }
 
 fn present_gpus() -> Vec<usize> {
@@ -131,10 +136,16 @@ mod tests {
         for wrong in ["", ",", "-1", "all", "1;2", "99999999999999999999"] {
             assert!(Gpus::parse(wrong).is_err(), "{wrong}");
         }
-        assert_eq!(Gpus::Count(2).ids(&[1, 4, 5]), [1, 4]);
-        assert_eq!(Gpus::Count(3).ids(&[1]), [1, 0, 2]);
-        assert_eq!(Gpus::Count(0).ids(&[1]), [0; 0]);
-        assert_eq!(Gpus::Ids(vec![7]).ids(&[]), [7]);
+        assert_eq!(Gpus::Count(2).ids(&[1, 4, 5], false), [1, 4]);
+        assert_eq!(Gpus::Count(3).ids(&[1], false), [1, 0, 2]);
+        assert_eq!(Gpus::Count(3).ids(&[1, 5], true), [1, 5], "others are somebody else's");
+        assert_eq!(Gpus::Count(1).ids(&[5, 7], true), [5]);
+        assert_eq!(Gpus::Count(0).ids(&[1], false), [0; 0]);
+        assert_eq!(Gpus::Ids(vec![7]).ids(&[], true), [7]);
+        assert_eq!(assigned_gpus("5, 7", &[]), [5, 7]);
+        assert_eq!(assigned_gpus("1,9,0", &[0, 1, 2]), [1, 0]);
+        assert_eq!(assigned_gpus("1,GPU-8f,0", &[0, 1]), [1]);
+        assert_eq!(assigned_gpus("", &[0, 1]), [0; 0]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod memory;
 mod output;
 mod report;
 
-use std::process::ExitCode;
+use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::Parser as _;
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
@@ -19,6 +19,7 @@ use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 use crate::cli::{Cli, LogFormat, Talk};
 
 fn main() -> ExitCode {
+    keep_descriptors();
     let cli = Cli::parse();
     trace(&cli.talk);
     arm_crash();
@@ -41,8 +42,24 @@ fn trace(talk: &Talk) {
     let filter = EnvFilter::try_from_env("PALINODE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let registry = tracing_subscriber::registry().with(filter);
     match talk.log_format {
-        LogFormat::Text => registry.with(fmt::layer().with_writer(std::io::stderr).without_time().compact()).init(),
+        LogFormat::Text => {
+            let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let layer = fmt::layer().with_writer(std::io::stderr).with_ansi(colours).without_time();
+            registry.with(layer.compact()).init();
+        }
         LogFormat::Json => registry.with(fmt::layer().with_writer(std::io::stderr).json()).init(),
+    }
+}
+
+/// What this process was given beside its standard streams (a lock of whoever started it, say) goes to none that it starts.
+fn keep_descriptors() {
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers: Vec<i32> = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for number in numbers.into_iter().filter(|number| *number > 2) {
+        // SAFETY: only its flag is set, and where it is closed by now (it was the folder's) the call fails.
+        #[expect(unsafe_code, reason = "the descriptors that a process begins with have no owner in it")]
+        let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(number) };
+        let _ = rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::CLOEXEC);
     }
 }
 

@@ -22,4 +22,5 @@ mod same_bytes;
 mod scheduling;
 mod schema;
 mod seeing;
+mod slips;
 mod support;

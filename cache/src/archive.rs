@@ -79,6 +79,12 @@ pub enum ArchiveError {
         /// Why.
         source: io::Error,
     },
+    /// Another file has the archive's name.
+    #[error("{} is there already, and is no archive of results: give another name", path.display())]
+    Taken {
+        /// The file.
+        path: PathBuf,
+    },
     /// The archive is not what it should be; nothing was imported.
     #[error("{} can't be imported: {problem}", path.display())]
     Refused {
@@ -108,6 +114,9 @@ impl Cache {
     /// If one of them is not all there, or the archive can't be written.
     pub fn export(&self, results: &BTreeMap<String, StageKey>, path: &Path) -> Result<ExportReport, ArchiveError> {
         let _hold = self.hold()?;
+        if !is_free(path) {
+            return Err(ArchiveError::Taken { path: path.to_owned() });
+        }
         let (records, missing) = self.ancestry(results)?;
         let mut contents = Contents {
             palinode_archive: FORMAT,
@@ -180,6 +189,15 @@ impl Cache {
             }
         }
         Ok(Ok(places))
+    }
+}
+
+/// Whether an archive may be written to `path`: nothing but an older one is written over.
+fn is_free(path: &Path) -> bool {
+    let mut name = [0; CONTENTS.len()];
+    match File::open(path) {
+        Ok(mut file) => io::Read::read_exact(&mut file, &mut name).is_ok() && name == *CONTENTS.as_bytes(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }
 

@@ -53,6 +53,14 @@ pub enum CollectError {
     /// A pin can't be read, so what it keeps is not known.
     #[error(transparent)]
     Pin(#[from] PinError),
+    /// A run's log can't be read, so what that run came to is not known.
+    #[error("{}: this log of a run is damaged (line {line}), so it isn't known which results the run needs; nothing was removed; delete the log if you don't need them", path.display())]
+    Log {
+        /// The log.
+        path: PathBuf,
+        /// Its first line that can't be read, from 1.
+        line: usize,
+    },
     /// A file can't be read or removed.
     #[error("can't {action} {}: {}", path.display(), palinode_cache::reason(source))]
     Io {
@@ -153,6 +161,13 @@ impl Roots {
                 }
                 _ => runs::is_live(root, &id),
             };
+            // Of a log without a beginning it isn't known whose it is.
+            let headed = matches!(&first, Some(LogLine { event: Event::RunStarted { .. }, .. }));
+            if (keep || !headed)
+                && let Some(line) = runs::damage(root, &id).map_err(unreadable)?
+            {
+                return Err(CollectError::Log { path: runs::path(root, &id), line });
+            }
             if keep {
                 let lines = runs::events(root, &id).map_err(unreadable)?;
                 roots.keys.extend(lines.iter().filter_map(|line| result(&line.event)));
@@ -225,6 +240,32 @@ mod tests {
         assert_eq!(["one", "two", "three"].map(|text| hits(&place, text)), [2, 0, 2]);
         place.run(&pipe("two"));
         assert_eq!(hits(&place, "two"), 2, "what was collected can be made again");
+    }
+
+    #[test]
+    fn where_a_log_is_damaged_nothing_goes() {
+        let place = after_runs(&["one", "two"]);
+        let ids = runs::ids(place.cache.root()).unwrap();
+        let log = runs::path(place.cache.root(), &ids[1]);
+        let whole = fs::read(&log).unwrap();
+        let second = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+        let collected = || collect(&place.cache, &options(1), || ()).map(|collected| collected.runs);
+        for (bytes, line) in [
+            (b"\x00\xffgarbage\n".to_vec(), 1),
+            ([b"garbage\n", &whole[second..]].concat(), 1),
+            ([&whole[..second], b"garb\n", &whole[second..]].concat(), 2),
+            (whole[second..].to_vec(), 1),
+        ] {
+            fs::write(&log, bytes).unwrap();
+            for dry_run in [true, false] {
+                let error = collect(&place.cache, &CollectOptions { dry_run, ..options(1) }, || ()).unwrap_err();
+                assert!(matches!(&error, CollectError::Log { line: at, .. } if *at == line), "{error}");
+            }
+            assert_eq!(hits(&place, "two"), 2);
+        }
+        // A line that a kill cut off is none.
+        fs::write(&log, [&whole[..], b"{\"ti"].concat()).unwrap();
+        assert_eq!(collected().unwrap(), [ids[1].clone()]);
     }
 
     #[test]

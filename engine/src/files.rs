@@ -192,6 +192,7 @@ impl Pattern {
 
     fn find(&self, base: &Path, found: &mut Found) -> Result<(), FilesError> {
         let root = base.join(&self.folder);
+        found.published = base.join("out");
         // Where the file lies above or outside of the base, its name begins where the two part.
         let plain = self.folder.split('/').filter(|part| !part.is_empty() && *part != "." && *part != "..");
         let prefix = if self.folder.starts_with('/') { String::new() } else { plain.collect::<Vec<_>>().join("/") };
@@ -221,6 +222,8 @@ impl Pattern {
 #[derive(Default)]
 struct Found {
     files: BTreeMap<String, PathBuf>,
+    /// Where figures and tables go: a wildcard that took them in would never find the same twice.
+    published: PathBuf,
     /// One is enough.
     first: bool,
 }
@@ -274,6 +277,9 @@ impl Found {
                 kind if kind.is_symlink() => fs::metadata(&path).is_ok_and(|meta| meta.is_dir()),
                 kind => kind.is_dir(),
             };
+            if is_dir && path == self.published {
+                continue;
+            }
             if is_dir {
                 self.folder(&path, &format!("{relative}/"), above, wanted, hidden)?;
             } else if wanted(&relative) {
@@ -299,8 +305,16 @@ mod tests {
 
     fn setup() -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["p/a.csv", "p/b.csv", "p/sub/c.csv", "p/.hidden.csv", "p/.git/d.csv", "up/e.csv", "p/cache/f.csv"]
-        {
+        for name in [
+            "p/a.csv",
+            "p/b.csv",
+            "p/sub/c.csv",
+            "p/.hidden.csv",
+            "p/.git/d.csv",
+            "up/e.csv",
+            "p/cache/f.csv",
+            "p/out/g.csv",
+        ] {
             let path = dir.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, name).unwrap();
@@ -323,6 +337,8 @@ mod tests {
         let dir = setup();
         assert_eq!(names(&dir, &["*.csv"]).unwrap(), ["a.csv", "b.csv"]);
         assert_eq!(names(&dir, &["**/*.csv"]).unwrap(), ["a.csv", "b.csv", "sub/c.csv"]);
+        assert_eq!(names(&dir, &["./**/[abg].csv"]).unwrap(), ["a.csv", "b.csv"]);
+        assert_eq!(names(&dir, &["out/*.csv"]).unwrap(), ["out/g.csv"]);
         assert_eq!(names(&dir, &["./sub/*.csv"]).unwrap(), ["sub/c.csv"]);
         assert_eq!(names(&dir, &["../up/*"]).unwrap(), ["up/e.csv"]);
         assert_eq!(names(&dir, &["{a,b}.csv", "a.csv", "sub"]).unwrap(), ["a.csv", "b.csv", "sub/c.csv"]);
@@ -362,7 +378,7 @@ mod tests {
         let dir = setup();
         let find = |name: &str| FileSet::Path(dir.path().join(name)).find().map(|files| files.into_keys().collect());
         let folder: Vec<String> = find("p").unwrap();
-        assert_eq!(folder, ["a.csv", "b.csv", "sub/c.csv"]);
+        assert_eq!(folder, ["a.csv", "b.csv", "out/g.csv", "sub/c.csv"]);
         let file: Vec<String> = find("p/a.csv").unwrap();
         assert_eq!(file, ["a.csv"]);
         fs::create_dir(dir.path().join("empty")).unwrap();

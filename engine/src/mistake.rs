@@ -94,7 +94,7 @@ pub enum Mistake {
     #[error("nothing is linked to the input `{port}` of `{kind}`")]
     UnlinkedPort { kind: String, port: String, accepts: String, givers: Vec<String> },
     #[error("unknown stage `{name}`")]
-    UnknownStage { name: String, known: Vec<String> },
+    UnknownStage { name: String, known: Vec<String>, file: Option<String> },
     #[error("`{stage}` has several outputs: say which")]
     WhichOutput { stage: String, known: Vec<String> },
     #[error("`{stage}` has no output `{output}`")]

@@ -1,7 +1,12 @@
 //! What one job does around the stage itself: lock its key, look again for a result, run, check that its inputs are
 //! still what they were, take its outputs, publish its record.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use jiff::Timestamp;
 use palinode_cache::{Cache, CacheError, Checked, External, Hold, KeyLock, Scratch, StoredResult};
@@ -21,7 +26,7 @@ use crate::{
     plan::Identity,
     stage::StageKind,
     stage_log::StageLog,
-    why::Reason,
+    why::{Reason, coords},
 };
 
 mod attempt;
@@ -118,6 +123,9 @@ impl Task {
             key: self.identity.key,
             reason: self.reason.to_string(),
         });
+        for line in self.inputs.iter().filter_map(|(port, input)| lacking(port, input)) {
+            let _ = self.events.send(Event::StageWarned { address: self.address.clone(), line });
+        }
         if self.reason == Reason::Forced {
             // Made again means from the beginning.
             self.cache.remove_checkpoints(&self.identity.key)?;
@@ -166,8 +174,12 @@ impl Task {
             Err(JobError::Cancelled) => return Err(NoResult::Cancelled),
             Err(error) => {
                 // Another attempt finds the same kinds in the same executor.
-                let retry = !matches!(error, JobError::UnknownKind(_));
-                let failure = Failure { message: error.to_string(), retry, ..Failure::default() };
+                let mut failure = Failure { message: error.to_string(), ..Failure::default() };
+                let full = is_full(scratch.path());
+                if full {
+                    failure.message.push_str("; its disk is full: free some space, or put the cache on another disk");
+                }
+                failure.retry = !full && !matches!(error, JobError::UnknownKind(_));
                 let printed = if let JobError::Crashed { output, .. } = error { output } else { Vec::new() };
                 (Err(NoResult::Failed(failure)), printed)
             }
@@ -177,6 +189,30 @@ impl Task {
             NoResult::Cancelled => NoResult::Cancelled,
         })
     }
+}
+
+/// What of a table is not there, if anything: rows that `missing: drop` leaves out.
+fn lacking(port: &str, input: &JobInput) -> Option<String> {
+    const SHOWN: usize = 3;
+    let JobInput::Table(rows) = input else { return None };
+    let lacking: Vec<_> = rows.iter().filter(|row| row.input.is_none()).map(|row| coords(&row.coords)).collect();
+    let more = lacking.len().checked_sub(SHOWN).filter(|more| *more > 0);
+    let more = more.map(|more| format!(" and {more} more")).unwrap_or_default();
+    let shown = &lacking[..lacking.len().min(SHOWN)];
+    (!lacking.is_empty()).then(|| {
+        let (count, all) = (lacking.len(), rows.len());
+        format!("input `{port}` comes without {count} of its {all} rows (`missing: drop`): {}{more}", shown.join("; "))
+    })
+}
+
+/// Whether nothing more can be written where `path` is.
+fn is_full(path: &Path) -> bool {
+    const LEAST: u64 = 64 << 10;
+    rustix::fs::statvfs(path).is_ok_and(|disk| {
+        let room = disk.f_bavail.saturating_mul(disk.f_frsize);
+        // Some file systems have no number of files.
+        disk.f_blocks > 0 && room < LEAST || disk.f_files > 0 && disk.f_favail == 0
+    })
 }
 
 #[derive(Clone, Copy)]

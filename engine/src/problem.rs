@@ -130,6 +130,11 @@ impl<'a> Report<'a> {
         self.files.origin(place)
     }
 
+    /// The folder of the file that holds the value at `place`; `None` for the command line.
+    pub(crate) fn folder(&self, place: &Place) -> Option<&Path> {
+        Some(&self.files.files[self.origin(place)?].folder)
+    }
+
     /// Whether all values have one origin.
     pub(crate) fn one_origin(&self) -> bool {
         self.files.is_plain()

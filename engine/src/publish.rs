@@ -80,10 +80,12 @@ pub fn publish(
             }
             for (file, entry) in &output.files {
                 let mut path = out.join(place(&instance.address, file, true));
-                if !taken.insert(path.clone()) {
-                    // Two ports with files of one kind: the second keeps its own name.
-                    path = out.join(place(&instance.address, file, false));
-                    taken.insert(path.clone());
+                // Two ports with files of one name: the second says its port, too.
+                for name in [file.to_string(), format!("{}.{file}", port.name), format!("{}/{file}", port.name)] {
+                    if taken.insert(path.clone()) {
+                        break;
+                    }
+                    path = out.join(place(&instance.address, &name, false));
                 }
                 let address = instance.address.to_string();
                 let mut bytes = read(cache, entry, &address, file)?;

@@ -63,6 +63,21 @@ pub(crate) fn events_named(root: &Path, run: &str, names: &[&str]) -> io::Result
     Ok(lines.filter_map(|line| serde_json::from_slice(line).ok()).collect())
 }
 
+/// The first line of a run's log (from 1) that can't be read, if there is one. The last line may be cut off, by a kill.
+pub(crate) fn damage(root: &Path, run: &str) -> io::Result<Option<usize>> {
+    let bytes = match fs::read(path(root, run)) {
+        // Another process has just collected it.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        bytes => bytes?,
+    };
+    let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
+    let read = |line: &[u8]| serde_json::from_slice::<serde::de::IgnoredAny>(line).is_ok();
+    let damaged = lines.position(|line| line.ends_with(b"\n") && !read(line));
+    let begun = matches!(first(root, run), Some(LogLine { event: Event::RunStarted { .. }, .. }));
+    let headless = bytes.contains(&b'\n') && !begun;
+    Ok(if headless { Some(1) } else { damaged.map(|line| line + 1) })
+}
+
 /// How a run's log begins: when, and as what.
 pub(crate) fn first(root: &Path, run: &str) -> Option<LogLine> {
     first_line(root, run).and_then(|line| serde_json::from_slice(&line).ok())

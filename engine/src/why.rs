@@ -149,7 +149,10 @@ impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let old_new =
             |f: &mut fmt::Formatter<'_>, what: String, old: &Option<Value>, new: &Option<Value>| match (old, new) {
-                (Some(old), Some(new)) => write!(f, "{what} changed: {} -> {}", clip(old), clip(new)),
+                (Some(old), Some(new)) => {
+                    let (old, new) = clip_both(&old.to_string(), &new.to_string(), 80);
+                    write!(f, "{what} changed: {old} -> {new}")
+                }
                 (None, Some(new)) => write!(f, "{what} is new: {}", clip(new)),
                 (Some(old), None) => write!(f, "{what} was dropped (it was {})", clip(old)),
                 (None, None) => write!(f, "{what} changed"),
@@ -220,6 +223,25 @@ pub(crate) fn clip(value: &Value) -> String {
     format!("{head}…{tail}")
 }
 
+/// Two texts that differ, each in at most about `most` characters: where they are longer, from a little before the first
+/// difference on.
+pub fn clip_both(old: &str, new: &str, most: usize) -> (String, String) {
+    let (old, new): (Vec<char>, Vec<char>) = (old.chars().collect(), new.chars().collect());
+    let same = |(a, b): &(&char, &char)| a == b;
+    let before = old.iter().zip(&new).take_while(same).count();
+    let clip = |text: &[char]| {
+        if text.len() <= most {
+            return text.iter().collect();
+        }
+        // What fits from the beginning stays: people know texts by that.
+        let from = if before < most / 2 { 0 } else { before.saturating_sub(most / 4).min(text.len() - most / 2) };
+        let to = text.len().min(from + most);
+        let [head, tail] = [from > 0, to < text.len()].map(|cut| if cut { "…" } else { "" });
+        format!("{head}{}{tail}", text[from..to].iter().collect::<String>())
+    };
+    (clip(&old), clip(&new))
+}
+
 #[cfg(test)]
 mod tests {
     use insta::assert_snapshot;
@@ -281,6 +303,22 @@ mod tests {
         assert_snapshot!(words(|p| table(p)[1].coords[0].1 = json!("x")), @"input `rates` lost the row seed=1; input `rates` has a new row: seed=x");
         assert_snapshot!(words(|p| table(p)[1].content = None), @"input `rates` at seed=1 was dropped (it was 080808080808)");
         assert_snapshot!(words(|p| table(p).reverse()), @"the rows of input `rates` changed their order");
+    }
+
+    #[test]
+    fn of_long_texts_the_difference_is_shown() {
+        let text = |rate: &str| {
+            let (before, after) = ("x ".repeat(40), " and so on".repeat(30));
+            format!("echo a rather long script that goes on and on, {before}--lr {rate}{after}")
+        };
+        let both = |old: &str, new: &str| {
+            let (old, new) = clip_both(old, new, 60);
+            format!("{old} -> {new}")
+        };
+        assert_snapshot!(both(&text("0.1"), &text("0.25")), @"…x x x x --lr 0.1 and so on and so on and so on and so on and… -> …x x x x --lr 0.25 and so on and so on and so on and so on an…");
+        assert_snapshot!(both("a short one", &text("0.1")), @"a short one -> echo a rather long script that goes on and on, x x x x x x x…");
+        assert_snapshot!(both(&text("0.1"), &format!("{} more", text("0.1"))), @"… and so on and so on and so on -> …so on and so on and so on more");
+        assert_eq!(both("same", "other"), "same -> other");
     }
 
     #[test]

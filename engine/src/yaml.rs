@@ -56,6 +56,8 @@ pub(crate) fn read(file: &Path, read: Reader<'_>) -> (Source, Option<Found>) {
             return (Source::default(), Some((None, mistake)));
         }
     };
+    // Some editors put a mark before the text.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").map(<[u8]>::to_vec).unwrap_or(bytes);
     match String::from_utf8(bytes) {
         Ok(text) => (Source::new(text), None),
         Err(error) => {

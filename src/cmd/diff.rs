@@ -5,6 +5,7 @@ use std::{fmt::Write as _, path::Path};
 use palinode_engine::{
     compare::{Comparison, Difference, Row, compare},
     runs::RunInfo,
+    why::clip_both,
 };
 use serde_json::Value;
 
@@ -86,7 +87,10 @@ fn run(name: &str, run: &RunInfo) -> Vec<String> {
 
 fn instance(changed: &Difference) -> String {
     let mut text = format!("\n{}\n", changed.address);
-    let row = |row: &Row| vec![format!("  {}", row.name), cell(&row.a), cell(&row.b), change(row)];
+    let row = |row: &Row| {
+        let (a, b) = clip_both(&cell(&row.a), &cell(&row.b), CELL);
+        vec![format!("  {}", row.name), a, b, change(row)]
+    };
     text.push_str(&table(&changed.rows.iter().take(ROWS).map(row).collect::<Vec<_>>(), &[1, 2, 3]));
     if changed.rows.len() > ROWS {
         let _ = writeln!(text, "  and {} more", changed.rows.len() - ROWS);
@@ -104,8 +108,7 @@ fn cell(value: &Option<Value>) -> String {
         Some(Value::Number(number)) if number.is_f64() => rounded(number.as_f64().unwrap_or(f64::NAN)),
         Some(value) => value.to_string(),
     };
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if text.chars().count() <= CELL { text } else { text.chars().take(CELL).chain(['…']).collect() }
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// `+0.03 (+12.5%)`.

@@ -135,7 +135,10 @@ fn text(shown: &Shown, stale: Option<&str>, cache: &Cache) -> String {
     for (port, content) in &record.parts.inputs {
         line(match content {
             PortContent::One(tree) => format!("  input {port} = {}{}", tree.short(), from(record, port, cache)),
-            PortContent::Table(rows) => format!("  input {port} = a table of {}", rows.len()),
+            PortContent::Table(rows) => match rows.iter().filter(|row| row.content.is_none()).count() {
+                0 => format!("  input {port} = a table of {}", rows.len()),
+                lacking => format!("  input {port} = a table of {}, {lacking} of them without a result", rows.len()),
+            },
         });
     }
     for (name, value) in &record.summary {

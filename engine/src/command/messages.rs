@@ -1,6 +1,7 @@
 //! Why a command failed, in words: how it ended, and what its sandbox kept from it, as far as its last lines tell.
 
 use std::{
+    collections::BTreeMap,
     fs,
     os::unix::process::ExitStatusExt as _,
     path::{Component, Path, PathBuf},
@@ -8,6 +9,7 @@ use std::{
 };
 
 use super::{sandbox::Rules, tools::Tools};
+use crate::job::JobInput;
 
 /// How it ended, if not well.
 pub(super) fn ended(status: ExitStatus) -> Option<String> {
@@ -75,6 +77,8 @@ pub(super) struct Scene<'a> {
     pub(super) work: &'a Path,
     /// The pipeline's folder.
     pub(super) home: &'a Path,
+    /// What it reads.
+    pub(super) inputs: &'a BTreeMap<String, JobInput>,
 }
 
 impl Scene<'_> {
@@ -152,7 +156,14 @@ impl Scene<'_> {
     /// What to do about it.
     pub(super) fn advice(&self, kept: &Kept) -> String {
         match kept {
+            Kept::Read(path) if ["/proc", "/sys", "/dev"].iter().any(|root| path.starts_with(root)) => format!(
+                "it uses `{}`, which commands see only if they declare `tools`; add `tools: [...]` with the program that does so to its `with`",
+                path.display()
+            ),
             Kept::Read(path) => {
+                if let Some(here) = self.declared(path) {
+                    return format!("it reads `{}`, which it has as `{here}`", path.display());
+                }
                 let stem = path.file_stem().unwrap_or_default().to_string_lossy();
                 let port: String =
                     stem.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '_' }).collect();
@@ -190,6 +201,16 @@ impl Scene<'_> {
                     .to_owned()
             }
         }
+    }
+
+    /// Where in its folder a file is that it declared.
+    fn declared(&self, path: &Path) -> Option<String> {
+        let up = "../".repeat(1 + self.depth());
+        self.inputs.iter().find_map(|(port, input)| {
+            let JobInput::One(files) = input else { return None };
+            let (name, _) = files.files.iter().find(|(_, file)| file.path == path)?;
+            Some(format!("{up}in/{port}/{name}"))
+        })
     }
 
     /// How many folders below `work/` it ran.

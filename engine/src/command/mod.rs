@@ -196,7 +196,8 @@ impl Command {
         let out = job.scratch.join("out");
         fs::create_dir_all(&out).map_err(StageError::io(&out))?;
         let grants: Vec<_> = tools.iter().flat_map(|tool| tool.grants.iter().cloned()).collect();
-        let rules = Rules::new(&job.scratch, (!tools.is_empty()).then_some(&grants), params.network);
+        let grants = (!tools.is_empty()).then_some(grants.as_slice());
+        let rules = Rules::new(&job.scratch, grants, params.network, !job.gpus.is_empty());
         let rules = Arc::new(rules);
         let strict = params.sandbox == Sandbox::Strict;
         let launch = Launch {
@@ -215,7 +216,8 @@ impl Command {
         let confined = enforced.is_some_and(|enforced| enforced.files);
         if let Some(how) = messages::ended(status) {
             let home = &job.folder;
-            let scene = Scene { rules: &rules, tools: &self.tools, scratch: &job.scratch, work, home };
+            let scene =
+                Scene { rules: &rules, tools: &self.tools, scratch: &job.scratch, work, home, inputs: &job.inputs };
             let kept = if confined { scene.kept(lines.tail()) } else { None };
             return Err(StageError::failed(match kept {
                 Some(kept) => format!("{how}: {}", scene.advice(&kept)),

@@ -34,6 +34,8 @@ pub(super) struct Rules {
     pub(super) read: Vec<PathBuf>,
     pub(super) write: Vec<PathBuf>,
     pub(super) devices: Vec<PathBuf>,
+    /// Files that are there may be written to.
+    pub(super) notes: Vec<PathBuf>,
     pub(super) network: bool,
 }
 
@@ -45,16 +47,21 @@ pub(super) struct Enforced {
 }
 
 impl Rules {
-    /// For a command in the folder `scratch` that uses tools installed in `tools`.
-    pub(super) fn new(scratch: &Path, tools: Option<&[PathBuf]>, network: bool) -> Self {
+    /// For a command in the folder `scratch` that uses tools installed in `tools`, and GPUs if it was given some.
+    pub(super) fn new(scratch: &Path, tools: Option<&[PathBuf]>, network: bool, has_gpus: bool) -> Self {
         let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect::<Vec<_>>();
-        let mut rules = Self { read: paths(&SYSTEM), write: Vec::new(), devices: paths(&DEVICES), network };
+        let mut rules = Self { read: paths(&SYSTEM), devices: paths(&DEVICES), network, ..Self::default() };
         rules.read.push(scratch.join("in"));
         rules.write.extend([scratch.join("work"), scratch.join("tmp")]);
         if let Some(tools) = tools {
             rules.read.extend(paths(&TOOLS));
             rules.read.extend(tools.iter().cloned());
             rules.devices.extend(gpus());
+            // CUDA's driver names its threads (`/proc/PID/task/TID/comm`), and gives up with error 304 where it may not.
+            // Whose they will be isn't known, so it is all of `/proc`, as far as permissions go.
+            if has_gpus {
+                rules.notes.push("/proc".into());
+            }
             // Locks between the processes of one program are files there.
             if !scratch.starts_with("/dev/shm") {
                 rules.write.push("/dev/shm".into());
@@ -102,6 +109,7 @@ impl Rules {
             .create()?
             .add_rules(path_beneath_rules(&self.read, AccessFs::from_read(VERSION)))?
             .add_rules(path_beneath_rules(self.write.iter().chain(&self.devices), all))?
+            .add_rules(path_beneath_rules(&self.notes, AccessFs::WriteFile))?
             .restrict_self()?;
         Ok(match status.landlock {
             LandlockStatus::Available { effective_abi, .. } if status.ruleset != RulesetStatus::NotEnforced => {

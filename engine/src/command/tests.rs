@@ -1,7 +1,7 @@
-use std::{ffi::OsString, fs, path::Path, sync::Mutex};
+use std::{collections::BTreeMap, ffi::OsString, fs, path::Path, sync::Mutex};
 
 use insta::assert_snapshot;
-use palinode_cache::hash_file;
+use palinode_cache::{FileEntry, hash_file};
 use serde_json::json;
 
 use super::{messages::Kept, *};
@@ -183,9 +183,14 @@ fn what_the_sandbox_kept_is_read_from_the_last_lines() {
     let scratch = home.join(".palinode/tmp/1");
     let work = scratch.join("work/sub");
     fs::create_dir_all(&work).unwrap();
-    let rules = Rules::new(&scratch, None, false);
+    let rules = Rules::new(&scratch, None, false, false);
     let kind = command();
-    let scene = Scene { rules: &rules, tools: &kind.tools, scratch: &scratch, work: &work, home: &home };
+    let z = InputFile { path: home.join("z.sh"), entry: FileEntry { blob: palinode_cache::Digest::of(b""), size: 0 } };
+    fs::write(&z.path, "").unwrap();
+    let files = InputFiles::of(BTreeMap::from([("z.sh".to_owned(), z)]));
+    let inputs = BTreeMap::from([("script".to_owned(), JobInput::One(files))]);
+    let scene =
+        Scene { rules: &rules, tools: &kind.tools, scratch: &scratch, work: &work, home: &home, inputs: &inputs };
     let x = home.join("data/x.csv");
     let read = |line: String| scene.kept([&*line].into_iter());
     for line in [
@@ -207,4 +212,8 @@ fn what_the_sandbox_kept_is_read_from_the_last_lines() {
     assert_eq!(read("all is well".into()), None);
     let advice = scene.advice(&Kept::Read(x)).replace(&*home.to_string_lossy(), "HOME");
     assert_snapshot!(advice, @"it reads `HOME/data/x.csv`, which is not declared; add `inputs: { x: ./data/x.csv }` and read `../../in/x/x.csv`");
+    let kept = read("sh: 0: cannot open z.sh: No such file".into()).unwrap();
+    let advice = scene.advice(&kept).replace(&*home.to_string_lossy(), "HOME");
+    assert_snapshot!(advice, @"it reads `HOME/z.sh`, which it has as `../../in/script/z.sh`");
+    assert_snapshot!(scene.advice(&Kept::Read("/proc/self/maps".into())), @"it uses `/proc/self/maps`, which commands see only if they declare `tools`; add `tools: [...]` with the program that does so to its `with`");
 }

@@ -1,6 +1,6 @@
 //! Links the inputs of stages to ports, and checks their types.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, path::Path, sync::Arc};
 
 use super::{Expansion, Fields};
 use crate::{
@@ -100,7 +100,9 @@ impl Expansion<'_> {
     fn unknown_stage(&self, input: &InputSpec, report: &mut Report<'_>) {
         let known = self.spec.stages.keys().cloned().collect();
         let name = input.link.stage.clone();
-        report.at(&input.at.text(name.clone()), Mistake::UnknownStage { name, known });
+        let there = |folder: &Path| folder.join(&input.text).exists();
+        let file = report.folder(&input.at).is_some_and(there).then(|| input.text.clone());
+        report.at(&input.at.text(name.clone()), Mistake::UnknownStage { name, known, file });
     }
 
     fn wire<'b>(

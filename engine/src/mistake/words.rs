@@ -89,6 +89,9 @@ impl Mistake {
             TooDeep => "check for brackets that are not closed",
             SelfAlias => "write the value out",
             DuplicateKey { .. } => "remove or rename one",
+            UnknownKey { key, within: "a stage", .. } if COMMAND.contains(&key.as_str()) => {
+                return Some(format!("what a kind takes stands under `with`: `with: {{ {key}: ... }}`"));
+            }
             UnknownKey { key, known, .. } => return suggestion(key, known),
             MissingKey { key, .. } => return Some(format!("add `{key}: ...`")),
             WrongType { expected: "a list", .. } => "put it in brackets: `[...]`",
@@ -97,11 +100,17 @@ impl Mistake {
             BadName { .. } => "use letters, digits, `_` and `-`, starting with a letter; `params` is taken",
             BadMemory { .. } => "write `4GiB`, `512MiB`, or a number of MiB",
             UnknownKind { kind, known } => return suggestion(kind, known),
+            UnknownParam { field, .. } if BESIDE.contains(&field.as_str()) => {
+                return Some(format!("`{field}` stands beside `with`, not in it"));
+            }
             UnknownParam { field, known, .. } => return suggestion(field, known),
             MissingParam { about, .. } => return about.clone(),
             Param { hint, .. } => return hint.clone(),
             NoSuchPath { looked, .. } => return Some(format!("looked for {looked}")),
             UnclosedTemplate => "add `}`, or write `$${` for a literal `${`",
+            UnknownName { name, .. } if is_variable(name) => {
+                return Some(format!("for a variable of the shell write `${name}`, or `$${{{name}}}`"));
+            }
             UnknownName { name, known } => return suggestion(name, known),
             UnknownField { field, known, .. } => return suggestion(field, known),
             NotText { .. } => "use it alone, as the whole value",
@@ -118,8 +127,11 @@ impl Mistake {
             InputFiles { hint, .. } => return hint.clone(),
             WhichOutput { known, .. } => return choice(known).map(|choice| format!("one of {choice}")),
             FilesAtPort { .. } => "link a stage that gives it; a `command` can make it of files",
+            UnknownStage { file: Some(file), .. } => {
+                return Some(format!("for the file of that name write `./{file}`"));
+            }
             UnknownStage { name, .. } if name.contains('/') => "a path begins with `./`, `../` or `/`",
-            UnknownStage { name, known } => return suggestion(name, known),
+            UnknownStage { name, known, .. } => return suggestion(name, known),
             UnknownOutput { output, known, .. } => return suggestion(output, known),
             Cycle { .. } => "cut one of these links",
             UnknownAxis { axis, known } => return suggestion(axis, known),
@@ -170,6 +182,17 @@ impl Mistake {
         };
         Some(text.to_owned())
     }
+}
+
+/// Params of `command` that people write beside `with`.
+const COMMAND: [&str; 7] = ["run", "outputs", "env", "workdir", "tools", "network", "sandbox"];
+/// Keys of a stage that people write into `with`.
+const BESIDE: [&str; 7] = ["inputs", "over", "gather", "skip", "missing", "resources", "retries"];
+
+/// Whether it looks like an environment variable.
+fn is_variable(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_uppercase() || c == '_')
+        && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
 }
 
 /// "did you mean", or what there is to choose from.
