@@ -3,6 +3,8 @@
 # gradients, AdamW steps, products in bf16; with burn's fusion of kernels and without), and how fast they decode and train.
 # Prints one table. In the repository's root: docs/bench/gpu.sh [DEVICE], where DEVICE is `cuda` (usual) or `cuda:1`.
 # Needs the driver and NVRTC (LD_LIBRARY_PATH), the CUDA headers (CUDA_PATH), and crates that are there or can be fetched.
+# Kernels are compiled when they are first used, and kept in ~/.cache/cubecl: a second run takes less, and speed is only told
+# right by it.
 set -u
 device=${1:-cuda}
 export PALINODE_TEST_DEVICE=$device

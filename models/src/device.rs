@@ -108,6 +108,7 @@ impl DeviceSpec {
 
     #[cfg(feature = "cuda-unfused")]
     fn cuda(self, number: usize) -> Result<Device, DeviceError> {
+        configure();
         // Never asked of a device that isn't there: burn panics at its first use.
         let seen = Device::enumerate(burn::tensor::DeviceType::Cuda).into_iter().count();
         match number < seen {
@@ -158,6 +159,27 @@ impl fmt::Display for DeviceSpec {
             DeviceSpec::Auto => f.write_str("auto"),
         }
     }
+}
+
+/// How kernels are compiled and chosen, told once before the first. Compiling them takes longer than most stages run, so
+/// they and what tuning found are kept from one process to the next, in the user's cache folder; and tuning is content
+/// with less. A `cubecl.toml` and the `CUBECL_` variables say otherwise.
+#[cfg(feature = "cuda-unfused")]
+fn configure() {
+    use cubecl::config::{CubeClRuntimeConfig, RuntimeConfig as _, autotune::AutotuneLevel, cache::CacheConfig};
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let mut config = CubeClRuntimeConfig::from_current_dir();
+        config.compilation.cache = true;
+        if matches!(config.environment.path, CacheConfig::Target) {
+            config.environment.path = CacheConfig::Global;
+        }
+        if matches!(config.autotune.level, AutotuneLevel::Balanced) {
+            config.autotune.level = AutotuneLevel::Minimal;
+        }
+        // Whoever was first has chosen.
+        CubeClRuntimeConfig::try_set(config.override_from_env());
+    });
 }
 
 /// The models of GPU that the driver tells, each once.

@@ -69,6 +69,17 @@ const UNREACHABLE: [&str; 6] = [
     "getaddrinfo",
 ];
 
+/// What to do where CUDA's driver doesn't start in a sandbox.
+pub(super) const CUDA: &str =
+    "CUDA's driver did not start in its sandbox (error 304); add `sandbox: off` to its `with`";
+
+/// Whether its last lines say so: the driver gives up over anything that it may not do.
+pub(super) fn is_cuda_kept_out<'l>(mut lines: impl Iterator<Item = &'l str>) -> bool {
+    lines.any(|line| {
+        ["rror 304", "cudaErrorOperatingSystem", "CUDA_ERROR_OPERATING_SYSTEM"].iter().any(|w| line.contains(w))
+    })
+}
+
 /// Where a command ran, to make sense of what it says.
 pub(super) struct Scene<'a> {
     pub(super) rules: &'a Rules,

@@ -195,6 +195,9 @@ impl Command {
         let job = ctx.job();
         let out = job.scratch.join("out");
         fs::create_dir_all(&out).map_err(StageError::io(&out))?;
+        if !job.gpus.is_empty() {
+            sandbox::make_gpu_devices();
+        }
         let grants: Vec<_> = tools.iter().flat_map(|tool| tool.grants.iter().cloned()).collect();
         let grants = (!tools.is_empty()).then_some(grants.as_slice());
         let rules = Rules::new(&job.scratch, grants, params.network, !job.gpus.is_empty());
@@ -218,6 +221,9 @@ impl Command {
             let home = &job.folder;
             let scene =
                 Scene { rules: &rules, tools: &self.tools, scratch: &job.scratch, work, home, inputs: &job.inputs };
+            if confined && !job.gpus.is_empty() && messages::is_cuda_kept_out(lines.tail()) {
+                return Err(StageError::failed(format!("{how}: {}", messages::CUDA)));
+            }
             let kept = if confined { scene.kept(lines.tail()) } else { None };
             return Err(StageError::failed(match kept {
                 Some(kept) => format!("{how}: {}", scene.advice(&kept)),

@@ -5,6 +5,7 @@ use std::{
     fs::File,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
+    process::Stdio,
     sync::OnceLock,
     thread,
 };
@@ -118,6 +119,19 @@ impl Rules {
             _ => None,
         })
     }
+}
+
+/// The driver makes its last device file (`nvidia-uvm`) when CUDA is first used, which a command in a sandbox may not do.
+pub(super) fn make_gpu_devices() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        if Path::new("/dev/nvidiactl").exists() && !Path::new("/dev/nvidia-uvm").exists() {
+            let mut made = std::process::Command::new("nvidia-modprobe");
+            made.args(["-u", "-c", "0"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            // Where that program is missing, whoever set the machine up has seen to it.
+            let _ = made.status();
+        }
+    });
 }
 
 fn gpus() -> Vec<PathBuf> {

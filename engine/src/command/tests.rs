@@ -212,6 +212,10 @@ fn what_the_sandbox_kept_is_read_from_the_last_lines() {
     assert_eq!(read("all is well".into()), None);
     let advice = scene.advice(&Kept::Read(x)).replace(&*home.to_string_lossy(), "HOME");
     assert_snapshot!(advice, @"it reads `HOME/data/x.csv`, which is not declared; add `inputs: { x: ./data/x.csv }` and read `../../in/x/x.csv`");
+    let said = ["RuntimeError: Unexpected error from cudaGetDeviceCount(). Error 304: OS call failed", "exit"];
+    assert!(
+        super::messages::is_cuda_kept_out(said.into_iter()) && !super::messages::is_cuda_kept_out(["304"].into_iter())
+    );
     let kept = read("sh: 0: cannot open z.sh: No such file".into()).unwrap();
     let advice = scene.advice(&kept).replace(&*home.to_string_lossy(), "HOME");
     assert_snapshot!(advice, @"it reads `HOME/z.sh`, which it has as `../../in/script/z.sh`");

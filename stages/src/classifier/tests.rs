@@ -1,5 +1,6 @@
 use palinode_engine::{job::InputFiles, stage::StageError};
 use palinode_models::{CausalLm, Device, MaskedLm, ModelConfig};
+use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
 use super::{finetune::FinetuneClassifier, predict::PredictClassifier};
@@ -114,6 +115,60 @@ fn what_is_written_is_whole_or_an_adapter_with_its_head() {
     insta::assert_snapshot!(tune(&low.outputs["model"], json!({ "rank": 2 })).err().unwrap(), @"the model has adapters: begin with the model that it was made of, or with one that was finetuned in full");
     // A classifier that was finetuned in full begins anew, with a head of its own.
     assert!(tune(&full.outputs["model"], json!({ "rank": 2, "epochs": 1 })).is_ok());
+}
+
+/// The adapters of a finetuned classifier as PEFT writes them where `modules_to_save` is not set: without the head; on
+/// the base that `base` names among these files.
+fn without_head(adapted: &Done, base: &Done, prefix: &str, folder: &std::path::Path) -> InputFiles {
+    let file = |done: &Done, name: &str| done.outputs["model"].get(name).expect("a file").to_owned();
+    let mut config: Value = adapted.json("model", "adapter_config.json");
+    config["modules_to_save"] = Value::Null;
+    std::fs::write(folder.join("adapter_config.json"), config.to_string()).unwrap();
+    let bytes = std::fs::read(file(adapted, "adapter_model.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let adapters = tensors.iter().filter(|(name, _)| !name.contains("score"));
+    safetensors::serialize_to_file(adapters, None, &folder.join("adapter_model.safetensors")).unwrap();
+    let made = ["adapter_config.json", "adapter_model.safetensors"].map(|name| (name.to_owned(), folder.join(name)));
+    let names = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+    let taken = names.map(|name| (format!("base/{name}"), file(base, &format!("{prefix}{name}"))));
+    input_files(made.into_iter().chain(taken))
+}
+
+#[test]
+fn an_adapter_without_a_head_keeps_the_one_of_its_base() {
+    let base = tiny::pretrained(json!({}));
+    let low = tune(&base.outputs["model"], json!({ "rank": 2 })).unwrap();
+    let full = tune(&base.outputs["model"], json!({ "rank": "full" })).unwrap();
+    let said_by = |model: InputFiles| {
+        let bench = Bench::new().input("model", model).rows("data", DATASET, &examples("test", &TEXTS));
+        bench.run::<PredictClassifier>(json!({})).map(|done| probabilities(&done, "late"))
+    };
+    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // The base of these adapters is a classifier that was finetuned in full; its head is no random one: with adapters
+    // that change nothing it says what it says alone.
+    let headless = without_head(&low, &full, "", one.path());
+    let with_its_head = said_by(headless.clone()).unwrap();
+    let again = said_by(headless).unwrap();
+    assert_eq!(with_its_head, again);
+    let zero = zeroed(&without_head(&low, &full, "", two.path()), two.path());
+    let alone = said_by(full.outputs["model"].clone()).unwrap();
+    assert_eq!(said_by(zero).unwrap(), alone);
+    // A language model has none.
+    insta::assert_snapshot!(said_by(without_head(&low, &low, "base/", one.path())).unwrap_err(), @"");
+}
+
+/// The same adapters with all of B zero: they change nothing.
+fn zeroed(adapter: &InputFiles, folder: &std::path::Path) -> InputFiles {
+    let path = folder.join("adapter_model.safetensors");
+    let bytes = std::fs::read(&path).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let zeros: Vec<_> =
+        tensors.iter().map(|(name, view)| (name, view.dtype(), view.shape(), vec![0u8; view.data().len()])).collect();
+    let views = zeros.iter().map(|(name, dtype, shape, data)| {
+        (*name, safetensors::tensor::TensorView::new(*dtype, shape.to_vec(), data).unwrap())
+    });
+    safetensors::serialize_to_file(views, None, &path).unwrap();
+    input_files(adapter.files.iter().map(|(name, file)| (name.clone(), file.path.clone())))
 }
 
 #[test]
