@@ -36,6 +36,23 @@ fn hints_say_how_it_is_written() {
 }
 
 #[test]
+fn what_is_no_input_is_told_with_its_place() {
+    let sandbox = Sandbox::with(
+        "
+stages:
+  a: { uses: command, inputs: { d: ./empty }, with: { run: x, outputs: [o] } }
+  b: { uses: command, inputs: { d: /dev/null }, with: { run: x, outputs: [o] } }
+",
+    );
+    fs::create_dir(sandbox.file("empty")).unwrap();
+    let said = sandbox.call(&["check", "p.yaml"]).code(2).stderr;
+    says(&said, "empty holds no files");
+    says(&said, "p.yaml:3:");
+    says(&said, "it is neither a file nor a folder");
+    says(&said, "p.yaml:4:");
+}
+
+#[test]
 fn a_mark_before_the_text_is_none_of_it() {
     let sandbox = Sandbox::with(
         "\u{feff}name: p\nstages:\n  s: { uses: command, with: { run: 'echo RESULT > o', outputs: [o] } }\n",
@@ -149,4 +166,11 @@ fn gpus_that_were_assigned_are_all_there_are() {
     let (code, said) = call("1");
     assert_eq!(code, Some(2), "{said}");
     says(&said, "asks for 2 GPUs");
+}
+
+#[test]
+fn a_value_in_a_param_is_told_for_what_it_should_be() {
+    let said =
+        refused("stages: { s: { uses: command, with: { run: 'echo > o', outputs: [o], env: { A: [1], B: null } } } }");
+    says(&said, "`env.A`: expected a text");
 }

@@ -36,7 +36,7 @@ pub enum FilesError {
         /// In a few words.
         reason: String,
     },
-    /// A pattern, or a folder, gives no file.
+    /// A pattern gives no file.
     #[error("no file matches `{pattern}` in {}", folder.display())]
     Nothing {
         /// As written.
@@ -44,6 +44,9 @@ pub enum FilesError {
         /// Where it was looked for.
         folder: PathBuf,
     },
+    /// A folder gives no file.
+    #[error("{} holds no files (hidden ones, and caches, don't count)", .0.display())]
+    Empty(PathBuf),
     /// Two files would have one name.
     #[error("{} and {} would both be `{name}`", first.display(), second.display())]
     Twice {
@@ -80,7 +83,15 @@ impl FileSet {
     /// If there is not, or a pattern is wrong.
     pub fn check(&self) -> Result<(), FilesError> {
         match self {
-            Self::Path(path) => fs::metadata(path).map(drop).map_err(failed(path)),
+            Self::Path(path) => match fs::metadata(path).map_err(failed(path))? {
+                meta if meta.is_dir() => {
+                    let mut found = Found { first: true, ..Found::default() };
+                    found.folder(path, "", &mut Vec::new(), &|_| true, false)?;
+                    if found.files.is_empty() { Err(FilesError::Empty(path.clone())) } else { Ok(()) }
+                }
+                meta if meta.is_file() => Ok(()),
+                _ => Err(failed(path)(io::Error::other("it is neither a file nor a folder"))),
+            },
             Self::Globs { folder, patterns } => patterns.iter().try_for_each(|pattern| {
                 let mut found = Found { first: true, ..Found::default() };
                 Pattern::new(pattern)?.find(folder, &mut found)?;
@@ -98,7 +109,9 @@ impl FileSet {
         match self {
             Self::Path(path) if fs::metadata(path).map_err(failed(path))?.is_dir() => {
                 found.folder(path, "", &mut Vec::new(), &|_| true, false)?;
-                found.expect(".", path)?;
+                if found.files.is_empty() {
+                    return Err(FilesError::Empty(path.clone()));
+                }
             }
             Self::Path(path) => {
                 let name = path.file_name().unwrap_or_default().to_str();
@@ -134,7 +147,7 @@ impl FileSet {
     /// If they can't be read any more.
     pub fn recheck(&self, before: &External, cache: &Cache) -> Result<Vec<PathBuf>, FilesError> {
         let now = match self.find() {
-            Err(FilesError::Nothing { .. }) => BTreeMap::new(),
+            Err(FilesError::Nothing { .. } | FilesError::Empty(_)) => BTreeMap::new(),
             Err(FilesError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             now => now?,
         };
@@ -382,7 +395,7 @@ mod tests {
         let file: Vec<String> = find("p/a.csv").unwrap();
         assert_eq!(file, ["a.csv"]);
         fs::create_dir(dir.path().join("empty")).unwrap();
-        assert!(matches!(find("empty"), Err(FilesError::Nothing { .. })), "{:?}", find("empty"));
+        assert!(matches!(find("empty"), Err(FilesError::Empty(_))), "{:?}", find("empty"));
     }
 
     #[test]

@@ -156,6 +156,20 @@ fn expected(schema: &Value, root: &Value, depth: usize) -> String {
     }
 }
 
+/// What is expected of the value at `path`; empty where the schema doesn't say.
+fn expected_at(root: &Value, path: &[String]) -> String {
+    let mut schema = root;
+    for part in path {
+        schema = resolved(schema, root);
+        let field = schema.get("properties").and_then(|fields| fields.get(part));
+        match field.or(schema.get("additionalProperties")).or(schema.get("items")) {
+            Some(next) => schema = next,
+            None => return String::new(),
+        }
+    }
+    expected(schema, root, DEPTH)
+}
+
 fn path_shape(schema: &Value, root: &Value) -> Option<PathShape> {
     let schema = resolved(schema, root);
     if schema.get("format").and_then(Value::as_str) == Some(PATH_FORMAT) {
@@ -385,9 +399,11 @@ impl With<'_> {
     fn refuse(&mut self, problem: ParamProblem, at: &[usize], report: &mut Report<'_>) {
         let ParamProblem { path, mut message, hint } = problem;
         let field = path.first().cloned().unwrap_or_default();
-        let words = self.schema.fields.get(&field).map_or("", |field| field.expected.as_str());
-        if message.contains("did not match any variant of untagged enum") && !words.is_empty() {
-            message = format!("expected {words}");
+        if message.contains("did not match any variant of untagged enum") {
+            let words = expected_at(&self.kind.schema(), &path);
+            if !words.is_empty() {
+                message = format!("expected {words}");
+            }
         }
         let place = path.iter().fold(self.place.clone(), |place, part| place.to(part));
         let at = self.at(&field, at);

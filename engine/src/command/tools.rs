@@ -16,6 +16,8 @@ use std::{
 
 use palinode_cache::{Blob, Digest};
 
+use super::sandbox::SYSTEM;
+
 /// How long a tool may take to say its version.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A longer version is cut.
@@ -96,7 +98,8 @@ impl Tools {
             || self.home.as_deref().is_some_and(|home| home.starts_with(dir))
     }
 
-    /// What tells one version of the tool from another: what it says of itself, or of a script its content.
+    /// What tells one version of the tool from another: what it says of itself, and of a script, or of a program that the
+    /// system doesn't bring, its content.
     pub(super) fn version(&self, tool: &Tool) -> String {
         tool.version.get_or_init(|| self.known_version(&tool.program)).clone()
     }
@@ -120,7 +123,13 @@ impl Tools {
         if let Some(version) = known.get(&id) {
             return version.clone();
         }
-        let version = ask(program).unwrap_or_else(|| content(&real));
+        // What a person builds is built again without another version.
+        let own = real.starts_with("/usr/local") || !SYSTEM.iter().any(|root| real.starts_with(root));
+        let version = match ask(program) {
+            Some(said) if own => format!("{said}, {}", content(&real)),
+            Some(said) => said,
+            None => content(&real),
+        };
         // Of this place only the newest is worth keeping.
         let place = format!("{} {} ", program.display(), real.display());
         known.retain(|id, _| !id.starts_with(&place));

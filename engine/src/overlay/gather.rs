@@ -262,6 +262,7 @@ impl Gathered {
             return self.values[0].take().map(merge::without_params_from);
         }
         let mut whole = Value::Mapping(serde_yaml::Mapping::new());
+        let mut removed = Vec::new();
         for (layer, part) in parts {
             let Some(value) = &self.values[part.file] else { continue };
             let over = match &part.profile {
@@ -269,6 +270,9 @@ impl Gathered {
                 None => Some(value.clone()),
             };
             let Some(over) = over else { continue };
+            if part.profile.is_none() {
+                removed.extend(merge::removed(&over));
+            }
             let by = match &part.profile {
                 Some(profile) => format!("the profile `{profile}`"),
                 None => format!("`{}`", self.files.files[part.file].path.display()),
@@ -278,6 +282,11 @@ impl Gathered {
             let problems = merge.lay(&mut whole, over);
             self.files.layers[layer].picked.extend(std::mem::take(&mut merge.picked));
             for (place, mistake) in problems {
+                // What a file takes away from one that it extends is missing by intent.
+                if matches!(&mistake, Mistake::ProfileUnknown { what, name, .. } if removed.contains(&(*what, name.clone())))
+                {
+                    continue;
+                }
                 let place = match &part.profile {
                     Some(profile) => place.under(&["profiles", profile]),
                     None => place,

@@ -108,6 +108,15 @@ impl Merge<'_> {
     }
 }
 
+/// The axes and stages that a file takes away: what they are, and their names.
+pub(super) fn removed(over: &Value) -> Vec<(&'static str, String)> {
+    let nulls = |(key, what)| {
+        let named = over.get(key).and_then(Value::as_mapping).into_iter().flatten();
+        named.filter(|(_, value)| value.is_null()).filter_map(move |(name, _)| Some((what, name.as_str()?.to_owned())))
+    };
+    [("axes", "axis"), ("stages", "stage")].into_iter().flat_map(nulls).collect()
+}
+
 fn contains(whole: &Value, key: &str, name: &str) -> bool {
     whole.get(key).is_some_and(|within| within.get(name).is_some())
 }

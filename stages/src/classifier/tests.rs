@@ -162,10 +162,12 @@ fn zeroed(adapter: &InputFiles, folder: &std::path::Path) -> InputFiles {
     let path = folder.join("adapter_model.safetensors");
     let bytes = std::fs::read(&path).unwrap();
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    let zeros: Vec<_> =
-        tensors.iter().map(|(name, view)| (name, view.dtype(), view.shape(), vec![0u8; view.data().len()])).collect();
+    let zeros: Vec<_> = tensors
+        .iter()
+        .map(|(name, view)| (name, view.dtype(), view.shape().to_vec(), vec![0u8; view.data().len()]))
+        .collect();
     let views = zeros.iter().map(|(name, dtype, shape, data)| {
-        (*name, safetensors::tensor::TensorView::new(*dtype, shape.to_vec(), data).unwrap())
+        (*name, safetensors::tensor::TensorView::new(*dtype, shape.clone(), data).unwrap())
     });
     safetensors::serialize_to_file(views, None, &path).unwrap();
     input_files(adapter.files.iter().map(|(name, file)| (name.clone(), file.path.clone())))

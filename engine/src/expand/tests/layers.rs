@@ -67,6 +67,25 @@ stages:
 "#;
 
 #[test]
+fn a_profile_may_name_what_an_extending_file_takes_away() {
+    let base = format!("{BASE}profiles: {{ big: {{ params: {{ k: 9 }}, stages: {{ c: {{ with: {{}} }} }} }} }}\n");
+    let files = |own: &str| Folder::new(&[("base.yaml", &base), ("p.yaml", &format!("extends: base.yaml\n{own}\n"))]);
+    let folder = files("stages: { c: null }");
+    assert_snapshot!(params(&folder.graph(&["--profile big"])), @r#"
+    a[seed=0] other=0 value=9
+    a[seed=1] other=1 value=9
+    b[model=opt] other={"a":1,"b":2} value=8
+    b[model=llama] other={"a":1,"b":2} value=16
+    "#);
+    // What nobody took away is a slip.
+    let folder = files("profiles: { big: { stages: { d: {} } } }");
+    assert_snapshot!(folder.told(&["--profile big"]), @r"
+    2:30 «d» the profile names the stage `d`, which the pipeline doesn't have
+      hint: known: `a`, `b`, `c`
+    ");
+}
+
+#[test]
 fn a_file_lies_over_what_it_extends() {
     let own = r#"
 extends: base.yaml
