@@ -357,6 +357,17 @@ fn tools_bring_what_they_need_and_their_version() {
     assert_eq!(call().ok().json()["executed"], 0);
     script(2);
     assert_eq!(call().ok().json()["executed"], 1, "another version");
+    // A program that says of itself what it said before, but was built again.
+    let build = |mark: &[u8]| {
+        fs::remove_file(&tool).unwrap();
+        fs::write(&tool, [&fs::read("/bin/true").unwrap(), mark].concat()).unwrap();
+        fs::set_permissions(&tool, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    for mark in [b"1", b"2"] {
+        build(mark);
+        assert_eq!(call().ok().json()["executed"], 1);
+        assert_eq!(call().ok().json()["executed"], 0);
+    }
 }
 
 #[test]
