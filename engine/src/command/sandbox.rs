@@ -110,7 +110,7 @@ impl Rules {
             .create()?
             .add_rules(path_beneath_rules(&self.read, AccessFs::from_read(VERSION)))?
             .add_rules(path_beneath_rules(self.write.iter().chain(&self.devices), all))?
-            .add_rules(path_beneath_rules(&self.notes, AccessFs::WriteFile))?
+            .add_rules(path_beneath_rules(&self.notes, AccessFs::WriteFile | AccessFs::Truncate))?
             .restrict_self()?;
         Ok(match status.landlock {
             LandlockStatus::Available { effective_abi, .. } if status.ruleset != RulesetStatus::NotEnforced => {
