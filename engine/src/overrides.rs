@@ -52,7 +52,7 @@ pub enum SetError {
         reason: String,
     },
     /// The value is no YAML.
-    #[error("the value of `--set {set}` is not valid YAML: {error}")]
+    #[error("the value of `--set {set}` can't be used: {error}")]
     Value {
         /// As given.
         set: String,

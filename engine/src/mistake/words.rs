@@ -85,6 +85,12 @@ impl Mistake {
             Empty => "start with `name:` and `stages:`",
             SeveralDocuments => "remove the `---` and what follows, or make it a file of its own",
             Tab => "use spaces",
+            Syntax { message } if message.contains("unknown anchor") => {
+                "an anchor stands before what refers to it: `x-base: &base { ... }`; a text that begins with `*` or `&` is quoted"
+            }
+            Syntax { message } if message.contains("invalid type: integer") => {
+                "so large a number is written as a text: in quotes"
+            }
             Syntax { .. } => "check the indentation, and quote texts that hold `: `, `#`, `{` or `[`",
             TooDeep => "check for brackets that are not closed",
             SelfAlias => "write the value out",

@@ -152,7 +152,7 @@ fn bombs_of_anchors() {
     ");
     assert_snapshot!(problems("params: *a\n", &[]), @r"
     1:9 «*» not valid YAML: while parsing node, found unknown anchor
-      hint: check the indentation, and quote texts that hold `: `, `#`, `{` or `[`
+      hint: an anchor stands before what refers to it: `x-base: &base { ... }`; a text that begins with `*` or `&` is quoted
     ");
 }
 

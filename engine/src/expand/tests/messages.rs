@@ -350,5 +350,5 @@ stages:
     "#);
     let parse = |set: &str| Overrides::parse(&[set.to_owned()], "/".into()).unwrap_err().to_string();
     assert_snapshot!(parse("judge"), @"`--set judge` lacks a `name=`");
-    assert_snapshot!(parse("params.judge=[1"), @"the value of `--set params.judge=[1` is not valid YAML: not valid YAML: while parsing a flow sequence, expected ',' or ']'");
+    assert_snapshot!(parse("params.judge=[1"), @"the value of `--set params.judge=[1` can't be used: not valid YAML: while parsing a flow sequence, expected ',' or ']'");
 }
