@@ -64,10 +64,10 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, sync::mpsc};
+    use std::fs;
 
     use super::*;
-    use crate::testing::{cache, names, record};
+    use crate::testing::{cache, collector, names, record};
 
     /// Records whose blobs are there, under addresses of the pipeline `p`.
     fn recorded(cache: &Cache, count: u64) -> Vec<StageKey> {
@@ -125,14 +125,8 @@ mod tests {
         let keys = recorded(&cache, 2);
         cache.look_ahead("p");
         wait(&cache);
-        let (send, receive) = mpsc::channel();
         thread::scope(|scope| {
-            let (collector, waits) = (Cache::open(cache.root()).unwrap(), send.clone());
-            scope.spawn(move || {
-                let exclusive = collector.exclusive(|| waits.send("waits").unwrap()).unwrap();
-                send.send("has it").unwrap();
-                drop(exclusive);
-            });
+            let receive = collector(scope, &cache);
             assert_eq!(receive.recv().unwrap(), "waits");
             assert!(receive.try_recv().is_err());
             assert_eq!(cache.check_all(&keys).len(), 2);

@@ -102,11 +102,9 @@ impl Cache {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-
     use crate::{
         Cache,
-        testing::{cache, record},
+        testing::{cache, collector, record},
     };
 
     #[test]
@@ -116,14 +114,8 @@ mod tests {
         let hold = cache.hold().unwrap();
         // Shared, also within a process and while a collector waits.
         let second = other.hold().unwrap();
-        let (send, receive) = mpsc::channel();
         std::thread::scope(|scope| {
-            let (collector, waits) = (Cache::open(cache.root()).unwrap(), send.clone());
-            scope.spawn(move || {
-                let exclusive = collector.exclusive(|| waits.send("waits").unwrap()).unwrap();
-                send.send("has it").unwrap();
-                drop(exclusive);
-            });
+            let receive = collector(scope, &cache);
             assert_eq!(receive.recv().unwrap(), "waits");
             let third = cache.hold().unwrap();
             drop((hold, second));

@@ -1,6 +1,12 @@
 //! What the tests of several files need.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    sync::mpsc::{Receiver, channel},
+    thread::Scope,
+};
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -20,6 +26,18 @@ pub(crate) fn later<T>(f: impl FnOnce() -> T) -> T {
     let value = f();
     AHEAD.set(0);
     value
+}
+
+/// A collector on a thread of its own, which tells that it "waits", and when it "has it".
+pub(crate) fn collector<'s>(scope: &'s Scope<'s, '_>, cache: &Cache) -> Receiver<&'static str> {
+    let (send, receive) = channel();
+    let cache = Cache::open(cache.root()).unwrap();
+    scope.spawn(move || {
+        let exclusive = cache.exclusive(|| send.send("waits").unwrap()).unwrap();
+        send.send("has it").unwrap();
+        drop(exclusive);
+    });
+    receive
 }
 
 pub(crate) fn entry(bytes: &[u8]) -> FileEntry {
