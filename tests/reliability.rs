@@ -102,6 +102,17 @@ fn rewrite(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 }
 
 #[test]
+fn a_command_that_fills_the_disk_is_not_tried_again() {
+    let sandbox = Sandbox::with(
+        "stages: { s: { uses: command, retries: 3, with: { run: 'head -c 9000000 /dev/zero > o', outputs: [o] } } }",
+    );
+    let Some(_disk) = Disk::mount(sandbox.file("small"), "3m") else { return };
+    let ran = sandbox.call(&["run", "p.yaml", "--cache", "small/cache"]).code(1);
+    says(&ran, &["it exited with code 1; its disk is full: free some space"]);
+    assert!(!ran.stderr.contains("attempt"), "{}", ran.stderr);
+}
+
+#[test]
 fn a_full_disk_fails_the_stage_and_the_next_run_goes_on() {
     let sandbox = Sandbox::with(&SMALL.replace("sentences: 200", "sentences: 100000"));
     let Some(disk) = Disk::mount(sandbox.file("small"), "1m") else { return };
