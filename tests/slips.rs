@@ -83,6 +83,25 @@ stages:
 }
 
 #[test]
+fn a_file_that_another_pipeline_published_is_told_when_it_is_written_over() {
+    let pipeline = |name: &str| {
+        format!(
+            "name: {name}\nstages: {{ t: {{ uses: command, with: {{ run: 'echo {name} > o', outputs: {{ o: {{ path: o, type: table }} }} }} }} }}\n"
+        )
+    };
+    let sandbox = Sandbox::with(&pipeline("one"));
+    sandbox.write("q.yaml", pipeline("two"));
+    let said = |file: &str| sandbox.call(&["run", file]).ok().stderr;
+    assert!(!said("p.yaml").contains("published this file"));
+    says(&said("q.yaml"), "the pipeline `one` published this file, which is written over now");
+    says(&said("p.yaml"), "the pipeline `two` published this file");
+    assert!(!said("p.yaml").contains("published this file"));
+    // What somebody made their own is nobody's figure.
+    sandbox.write("out/t.o", "mine\n");
+    assert!(!said("p.yaml").contains("published this file"));
+}
+
+#[test]
 fn a_pattern_does_not_take_in_what_its_own_stage_publishes() {
     let sandbox = Sandbox::with(
         "

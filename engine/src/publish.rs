@@ -17,7 +17,7 @@ use crate::{
     lineage::Lineage,
     stage::PortType,
     stamp::{Stamp, format, stamp},
-    strays::{self, Note},
+    strays::{self, Note, Notes},
 };
 
 /// A file that belongs in the output folder.
@@ -70,6 +70,8 @@ pub fn publish(
     let mut published = Vec::new();
     let mut notes = BTreeMap::new();
     let mut taken = BTreeSet::new();
+    // Read when the first file is written over.
+    let mut earlier: Option<Notes> = None;
     for (node, result) in results {
         let instance = graph.instance(*node);
         let mut lineage = None;
@@ -106,6 +108,19 @@ pub fn publish(
                     if let Ok(stamped) = stamp(&bytes, &made) {
                         bytes = stamped;
                     }
+                }
+                if let Ok(relative) = path.strip_prefix(out)
+                    && !lies_there(&path, &bytes)
+                    && let Some(other) = earlier.get_or_insert_with(|| Notes::read(cache, out)).other_owner(
+                        out,
+                        relative,
+                        &graph.pipeline,
+                    )
+                {
+                    tracing::warn!(
+                        path = %path.display(),
+                        "the pipeline `{other}` published this file, which is written over now: give one of them another `--out`"
+                    );
                 }
                 let written = write(&path, &bytes).map_err(|source| PublishError::Io { path: path.clone(), source })?;
                 if let Ok(relative) = path.strip_prefix(out) {
@@ -164,9 +179,13 @@ fn read(cache: &Cache, entry: &FileEntry, address: &str, file: &str) -> Result<V
     fs::read(&path).map_err(|source| PublishError::Io { path, source })
 }
 
+fn lies_there(path: &Path, bytes: &[u8]) -> bool {
+    fs::read(path).is_ok_and(|there| there == bytes)
+}
+
 /// Writes `bytes` to `path`, whole or not at all, unless they are there already.
 fn write(path: &Path, bytes: &[u8]) -> io::Result<bool> {
-    if fs::read(path).is_ok_and(|there| there == bytes) {
+    if lies_there(path, bytes) {
         return Ok(false);
     }
     let dir = path.parent().unwrap_or(Path::new("."));

@@ -25,7 +25,7 @@ pub struct Stray {
 
 /// What was published to one folder, by path relative to it.
 #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
-struct Notes(BTreeMap<PathBuf, Note>);
+pub(crate) struct Notes(BTreeMap<PathBuf, Note>);
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Note {
@@ -35,9 +35,16 @@ pub(crate) struct Note {
 }
 
 impl Notes {
-    fn read(cache: &Cache, out: &Path) -> Self {
+    pub(crate) fn read(cache: &Cache, out: &Path) -> Self {
         let read = fs::read(place(cache, out)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
         read.unwrap_or_default()
+    }
+
+    /// The pipeline that published what lies at `path` (below `out`), if that is another one than `pipeline`.
+    pub(crate) fn other_owner(&self, out: &Path, path: &Path, pipeline: &str) -> Option<&str> {
+        let note = self.0.get(path).filter(|note| note.pipeline != pipeline)?;
+        let there = Digest::<Blob>::of(&fs::read(out.join(path)).ok()?);
+        (there == note.digest).then_some(note.pipeline.as_str())
     }
 }
 
