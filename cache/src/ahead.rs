@@ -15,6 +15,9 @@ use crate::{Cache, Hold, StageKey, StoredResult, check::Checks};
 /// Keys looked up between two looks at whether to stop.
 const CHUNK: usize = 32;
 
+/// So few are looked up sooner than a thread is started.
+const FEW: usize = 64;
+
 /// A look ahead that is going on.
 pub(crate) struct Ahead {
     stop: Arc<AtomicBool>,
@@ -33,6 +36,12 @@ impl Cache {
     /// Begins to look up what the instances of `pipeline` were last, until [`Cache::check_all`] asks for it. Nothing
     /// comes of it but time saved; while a collector is at work, there is none of it.
     pub fn look_ahead(&self, pipeline: &str) {
+        if self.lasts_at_most(pipeline) > FEW {
+            self.begin_looking(pipeline);
+        }
+    }
+
+    fn begin_looking(&self, pipeline: &str) {
         let (cache, pipeline, stop) = (self.clone(), pipeline.to_owned(), Arc::new(AtomicBool::new(false)));
         let stopped = stop.clone();
         let look = move || {
@@ -99,10 +108,12 @@ mod tests {
         keys.push(record(9999).key);
         let expected = Cache::open(cache.root()).unwrap().check_all(&keys);
         assert_eq!(expected.len(), keys.len() - 4);
+        cache.look_ahead("p");
+        assert!(cache.ahead().lock().unwrap().is_some());
         // Ended at any moment, and of all or some of what is asked for then.
         for (wanted, ended) in [(&keys[..], true), (&keys[..], false), (&keys[2..9], true), (&keys[2..9], false)] {
             let cache = Cache::open(cache.root()).unwrap();
-            cache.look_ahead("p");
+            cache.begin_looking("p");
             if ended {
                 wait(&cache);
             }
@@ -112,7 +123,7 @@ mod tests {
         }
         // It is good for one check: what is lost after that is lost.
         let cache = Cache::open(cache.root()).unwrap();
-        cache.look_ahead("p");
+        cache.begin_looking("p");
         wait(&cache);
         assert!(cache.check_all(&keys).contains_key(&keys[5]));
         fs::remove_file(cache.spread("records", &keys[5])).unwrap();
@@ -123,7 +134,7 @@ mod tests {
     fn nothing_is_collected_between_a_look_ahead_and_the_check() {
         let (_dir, cache) = cache();
         let keys = recorded(&cache, 2);
-        cache.look_ahead("p");
+        cache.begin_looking("p");
         wait(&cache);
         thread::scope(|scope| {
             let receive = collector(scope, &cache);
@@ -134,7 +145,7 @@ mod tests {
         });
         // And while a collector is at work, nobody waits for it here.
         let _exclusive = Cache::open(cache.root()).unwrap().exclusive(|| ()).unwrap();
-        cache.look_ahead("p");
+        cache.begin_looking("p");
         wait(&cache);
         assert!(cache.found_ahead().whole.is_empty());
         assert_eq!(cache.check_all(&keys).len(), 2);
@@ -144,13 +155,16 @@ mod tests {
     fn looking_ahead_in_a_cache_that_can_only_be_read_writes_nothing() {
         let (_dir, cache) = cache();
         let keys = recorded(&cache, 2);
+        // For so few there is no look ahead unless by force.
+        cache.look_ahead("p");
+        assert!(cache.ahead().lock().unwrap().is_none());
         let before = names(&cache, "locks");
         let read_only = cache.as_read_only();
-        read_only.look_ahead("p");
+        read_only.begin_looking("p");
         wait(&read_only);
         assert_eq!(read_only.check_all(&keys).len(), 2);
         assert_eq!(names(&cache, "locks"), before);
-        read_only.look_ahead("another");
+        read_only.begin_looking("another");
         assert_eq!(read_only.check_all(&keys).len(), 2);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, hash_map::Entry},
+    fs,
     hash::BuildHasherDefault,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
@@ -39,6 +40,11 @@ impl Cache {
     /// The keys that the addresses of `pipeline` had last, all that are known.
     pub(crate) fn lasts(&self, pipeline: &str) -> Vec<StageKey> {
         self.known(pipeline).get(pipeline).map(|known| known.values().copied().collect()).unwrap_or_default()
+    }
+
+    /// How many of them there may be, without reading them.
+    pub(crate) fn lasts_at_most(&self, pipeline: &str) -> usize {
+        fs::metadata(self.pointers_path(pipeline)).map_or(0, |meta| usize::try_from(meta.len()).unwrap_or(0) / ROW)
     }
 
     /// Remembers the key that `address` of `pipeline` has now.

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -205,14 +206,12 @@ fn lacking(port: &str, input: &JobInput) -> Option<String> {
     })
 }
 
-/// Whether nothing more can be written where `path` is.
-fn is_full(path: &Path) -> bool {
-    const LEAST: u64 = 64 << 10;
-    rustix::fs::statvfs(path).is_ok_and(|disk| {
-        let room = disk.f_bavail.saturating_mul(disk.f_frsize);
-        // Some file systems have no number of files.
-        disk.f_blocks > 0 && room < LEAST || disk.f_files > 0 && disk.f_favail == 0
-    })
+/// Whether nothing more can be written in the folder `dir`, as only writing tells: there are quotas, room that is kept for
+/// root, and numbers of files.
+fn is_full(dir: &Path) -> bool {
+    let probe = || tempfile::tempfile_in(dir)?.write_all(&[0; 64 << 10]);
+    let full = |error: io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    probe().is_err_and(full)
 }
 
 #[derive(Clone, Copy)]

@@ -91,6 +91,7 @@ impl Spec {
         for (key, value, place) in mapping("the file", root, &top, report) {
             match &*key {
                 "name" | "params" | "axes" if value.is_null() => {}
+                // Which it is, is asked for before: `name_of`.
                 "name" => drop(text("`name`", value, &place, report)),
                 "params" => spec.params = read_params(value, &place, report),
                 "axes" => spec.axes = read_axes(value, &place, replaced, report),

@@ -35,6 +35,7 @@ use palinode_engine::{
     command::{Command as CommandKind, Host},
     graph::Graph,
     plan::{Decision, Plan, PlanOptions, plan as make_plan},
+    problem::Problems,
     registry::Registry,
     resources::TooMuch,
     select::{SelectError, Selection},
@@ -114,7 +115,10 @@ fn overrides(args: &Pipeline) -> Result<Overrides, Failure> {
 /// Reads the pipeline and applies the overrides; all its problems, drawn, are the failure.
 fn pipeline(args: &Pipeline) -> Result<Graph, Failure> {
     let overrides = overrides(args)?;
-    let graph = load(&args.file, &registry_of(args), &overrides);
+    sound(load(&args.file, &registry_of(args), &overrides))
+}
+
+fn sound(graph: Result<Graph, Problems>) -> Result<Graph, Failure> {
     memory::give_back();
     graph.map_err(|problems| Failure::usage(diagnostics::render(&problems)))
 }
@@ -128,9 +132,8 @@ fn pipeline_and_cache(args: &Pipeline, new: fn(&Path) -> Result<Cache, Failure>)
         let graph = pipeline(args)?;
         return Ok((graph, there.unwrap_or_else(|| new(&root))?));
     };
-    let graph = load_for(&cache, &args.file, &registry_of(args), &overrides(args)?);
-    memory::give_back();
-    Ok((graph.map_err(|problems| Failure::usage(diagnostics::render(&problems)))?, cache))
+    let graph = sound(load_for(&cache, &args.file, &registry_of(args), &overrides(args)?))?;
+    Ok((graph, cache))
 }
 
 /// A value that lives until the process ends. Taking a large graph apart piece by piece just before that takes time, and
